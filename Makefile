@@ -1,0 +1,81 @@
+# GNU make and a C compiler are all it needs.
+#
+#   make           the examples, into build/
+#   make run       writes a text with the small model in examples/toy_lm
+#   make test      everything: test programs, then every way to build (tests/builds.sh)
+#   make lines     size of the header, section by section, against its budget
+#   make install   the header and transformer.pc, under DESTDIR and PREFIX
+#   make clean, uninstall, tests, format-check, tidy
+
+CFLAGS ?= -O2
+PREFIX ?= /usr/local
+MODEL_BUDGET = 3700
+TOTAL_BUDGET = 5000
+
+WARNINGS = -Wall -Wextra
+LIBS = -lm
+EXAMPLES = $(patsubst examples/%.c,build/%,$(wildcard examples/*.c))
+TESTS = $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
+HEADERS = transformer.h $(wildcard examples/*.h)
+SOURCES = $(HEADERS) $(wildcard examples/*.c tests/*.h tests/*.c tests/*.cpp)
+VERSION = $(shell awk '/^.define TRANSFORMER_VERSION / \
+    { printf "%d.%d.%d", $$3 / 10000, $$3 / 100 % 100, $$3 % 100 }' transformer.h)
+
+# -fopenmp if a program with OpenMP compiles and links; found out once, when first needed.
+OPENMP = $(eval OPENMP := $(shell mkdir -p build && \
+    printf '\043include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >build/openmp.c && \
+    $(CC) -fopenmp build/openmp.c -o build/openmp >/dev/null 2>&1 && echo -fopenmp))$(OPENMP)
+
+examples: $(EXAMPLES)
+
+build/%: examples/%.c $(HEADERS)
+	@mkdir -p build
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(OPENMP) $< -o $@ $(LDFLAGS) $(LIBS)
+
+build/test_%: tests/test_%.c tests/test.h $(HEADERS)
+	@mkdir -p build
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) -Werror $(OPENMP) -I. $< -o $@ $(LDFLAGS) $(LIBS) -lpthread
+
+run: build/generate
+	build/generate examples/toy_lm -n 200
+
+tests: $(TESTS)
+
+test: examples
+	@CC='$(CC)' MAKE='$(MAKE_COMMAND)' sh tests/run.sh
+
+lines:
+	@awk -v model_budget=$(MODEL_BUDGET) -v total_budget=$(TOTAL_BUDGET) ' \
+	    function close_section() { if (NR > first) printf "%6d  %s\n", NR - first, name; first = NR } \
+	    BEGIN { name = "introduction"; first = 1 } \
+	    /==== >>[a-z0-9]+ ====/ { \
+	        close_section(); match($$0, />>[a-z0-9]+/); name = substr($$0, RSTART, RLENGTH); \
+	        if (name == ">>kernels") model = NR - 1 } \
+	    END { NR++; close_section(); total = NR - 1; \
+	        printf "%6d  everything before >>kernels (budget %d)\n", model, model_budget; \
+	        printf "%6d  in all (budget %d)\n", total, total_budget; \
+	        exit model > model_budget || total > total_budget }' transformer.h
+
+install:
+	mkdir -p $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/pkgconfig
+	cp transformer.h $(DESTDIR)$(PREFIX)/include/transformer.h
+	printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: transformer' \
+	    'Description: Decoder-only transformers in one C header' 'Version: $(VERSION)' \
+	    'Cflags: -I$${includedir}' 'Libs: -lm' >$(DESTDIR)$(PREFIX)/share/pkgconfig/transformer.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/include/transformer.h $(DESTDIR)$(PREFIX)/share/pkgconfig/transformer.pc
+
+format-check:
+	@if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $(SOURCES); \
+	else echo 'SKIP  clang-format is not installed'; fi
+
+tidy:
+	@if command -v clang-tidy >/dev/null; then \
+	    clang-tidy --quiet tests/include_impl.c $(wildcard examples/*.c) -- -I. -std=gnu99; \
+	else echo 'SKIP  clang-tidy is not installed'; fi
+
+clean:
+	rm -rf build
+
+.PHONY: examples run tests test lines install uninstall format-check tidy clean

@@ -1,0 +1,678 @@
+/* bench.c - how fast a model runs, and how near that is to what this machine can do.
+ *
+ *     cc -O2 -fopenmp examples/bench.c -o build/bench -lm
+ *     build/bench --shape llama-3.2-1b --dtype bf16 --threads 2
+ *
+ * Prefill (many tokens in one call) is limited by arithmetic, decode (one token per call) by
+ * reading every weight from memory.  Both limits are measured in the same run, between the
+ * repeats, with the same number of threads: other programs slow down both sides of the ratio.
+ */
+#include "common.h"
+#define TRANSFORMER_IMPLEMENTATION
+#include "../transformer.h"
+#define MODEL_FILE_IMPLEMENTATION
+#include "model_file.h"
+
+#ifndef _WIN32
+#include <sys/resource.h>
+#endif
+
+static const char usage[] =
+    "usage: bench MODEL [options]\n"
+    "       bench --shape NAME [--dtype f32|f16|bf16] [options]     (random weights)\n"
+    "  shapes: gpt2-124m llama-3.2-1b qwen2.5-0.5b stories15m stories110m\n"
+    "  -p TOKENS          prefill this many tokens (default 512)\n"
+    "  -n TOKENS          decode this many tokens (default 128)\n"
+    "  -d DEPTH           with so many tokens in the cache (default 0)\n"
+    "  --batch B          B sequences in one pass (default 1)\n"
+    "  -r REPEATS         (default 5)\n"
+    "  --json             one JSON object in place of the table\n"
+    "  --threads N        threads (with OpenMP)\n"
+    "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
+    "  --kv f32|f16       type of the KV cache\n"
+    "  --full-precision   float32 activations in every matrix product\n";
+
+enum { MAX_REPEATS = 1000 };
+
+typedef struct arguments {
+    const char *model, *shape;
+    int dtype; /* of a shape's matrices */
+    int prefill, decode, depth, batch, repeats, json;
+    transformer_options options;
+} arguments;
+
+/* What is measured. */
+typedef struct subject {
+    model_file *file;    /* NULL for a shape */
+    void *weights;       /* a shape's, to be freed */
+    int dtype;           /* of the matrices */
+    double weight_bytes; /* that one pass over the model reads */
+    double layer_ops;    /* of all layers' matrix products, per token */
+    double head_ops;     /* of the head, per token with logits */
+    transformer_model *model;
+    transformer_workspace *work;
+    transformer_sequence *sequences; /* [batch] */
+    int32_t *tokens;
+} subject;
+
+/* What came out: one speed per repeat, and the best probes. */
+typedef struct results {
+    double prefill[MAX_REPEATS], decode[MAX_REPEATS]; /* tokens per second */
+    double bandwidth;                                 /* bytes per second */
+    double arithmetic; /* float32 or BF16 operations per second, as the model's row computes */
+    double peak_memory;
+} results;
+
+/* ---- arguments ---- */
+
+static const char *const dtype_names[] = {"f32", "f16", "bf16"};
+static const int dtypes[] = {TRANSFORMER_F32, TRANSFORMER_F16, TRANSFORMER_BF16};
+
+static int parse_dtype(const char *name) {
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, dtype_names[i]) == 0) return dtypes[i];
+    die("--dtype: '%s' is not f32, f16 or bf16", name);
+}
+
+static const char *dtype_name(int dtype) {
+    for (int i = 0; i < 3; i++)
+        if (dtype == dtypes[i]) return dtype_names[i];
+    return "?";
+}
+
+static void parse_arguments(int argc, char **argv, arguments *a) {
+    for (int i = 1; i < argc; i++) {
+        const char *name = argv[i];
+        int *number = is_option(argv, &i, "-p")        ? &a->prefill
+                      : is_option(argv, &i, "-n")      ? &a->decode
+                      : is_option(argv, &i, "-d")      ? &a->depth
+                      : is_option(argv, &i, "--batch") ? &a->batch
+                      : is_option(argv, &i, "-r")      ? &a->repeats
+                                                       : NULL;
+        if (number)
+            *number = parse_int(name, option_value(argc, argv, &i), number != &a->depth, 1 << 24);
+        else if (is_option(argv, &i, "--shape")) a->shape = option_value(argc, argv, &i);
+        else if (is_option(argv, &i, "--dtype"))
+            a->dtype = parse_dtype(option_value(argc, argv, &i));
+        else if (is_option(argv, &i, "--json")) a->json = 1;
+        else if (name[0] != '-' && a->model == NULL) a->model = name;
+        else if (!library_option(argc, argv, &i, &a->options)) die("unknown argument '%s'", name);
+    }
+    if (a->repeats > MAX_REPEATS) die("-r: at most %d", MAX_REPEATS);
+#ifndef _OPENMP
+    if (a->options.n_threads > 1)
+        die("--threads: this program was compiled without OpenMP (-fopenmp)");
+#endif
+}
+
+/* ---- the probes ---- */
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#define BENCH_X86 1
+#include <immintrin.h>
+#define BENCH_TARGET(features) __attribute__((target(features)))
+#else
+#define BENCH_X86 0
+#endif
+#if defined(__ARM_NEON) && defined(__aarch64__)
+#define BENCH_NEON 1
+#include <arm_neon.h>
+#else
+#define BENCH_NEON 0
+#endif
+
+/* The probe of bandwidth: sums memory, in four streams at once because the caches' prefetchers
+ * follow several.  The result depends on every stream, or the compiler would leave some out.
+ * LANES is a register of the widest kind. */
+#if defined(__GNUC__) || defined(__clang__)
+typedef uint64_t lanes16 __attribute__((vector_size(16)));
+#define FIRST_LANE(x) ((x)[0])
+#else
+typedef uint64_t lanes16;
+#define FIRST_LANE(x) (x)
+#endif
+#define SUM_STREAMS(LANES)                                                                         \
+    size_t part = size / sizeof(LANES) / 4;                                                        \
+    const LANES *p = (const LANES *)memory, *q = p + part, *r = q + part, *s = r + part;           \
+    LANES a = *p, b = a, c = a, d = a;                                                             \
+    for (size_t i = 0; i < part; i++) {                                                            \
+        a += p[i];                                                                                 \
+        b += q[i];                                                                                 \
+        c += r[i];                                                                                 \
+        d += s[i];                                                                                 \
+    }                                                                                              \
+    a = (a + b) + (c + d);                                                                         \
+    return FIRST_LANE(a);
+
+static uint64_t read_portable(const void *memory, size_t size) { SUM_STREAMS(lanes16) }
+
+#if BENCH_X86
+typedef uint64_t lanes32 __attribute__((vector_size(32)));
+BENCH_TARGET("avx2") static uint64_t read_avx2(const void *memory, size_t size) {
+    SUM_STREAMS(lanes32)
+}
+
+typedef uint64_t lanes64 __attribute__((vector_size(64)));
+BENCH_TARGET("avx512f") static uint64_t read_avx512(const void *memory, size_t size) {
+    SUM_STREAMS(lanes64)
+}
+#endif
+
+/* The probe of arithmetic: twelve independent chains of multiply-add in registers, enough to hide
+ * their latency.  Each begins with another number, or the compiler would see that they are equal
+ * and compute one.  SET, FMA and ADD say on which registers; FACTOR is the type of x and y. */
+#define CHAINS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#define CHAIN_BEGIN(i) a##i = SET(i);
+#define CHAIN_STEP(i) a##i = FMA(x, y, a##i);
+#define CHAIN_SUM(i) sum = ADD(sum, a##i);
+#define RUN_CHAINS(VECTOR, FACTOR, X)                                                              \
+    FACTOR x = X, y = x;                                                                           \
+    VECTOR a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, sum = SET(0);                         \
+    CHAINS(CHAIN_BEGIN)                                                                            \
+    for (int i = 0; i < n; i++) {                                                                  \
+        CHAINS(CHAIN_STEP)                                                                         \
+    }                                                                                              \
+    CHAINS(CHAIN_SUM)
+
+typedef float fma_probe(int n, float seed);
+
+#define SET(i) ((float)(i))
+#define FMA(x, y, a) ((a) * (x) + (y))
+#define ADD(a, b) ((a) + (b))
+static float fma_scalar(int n, float seed) {
+    RUN_CHAINS(float, float, seed)
+    return sum;
+}
+#undef SET
+#undef FMA
+#undef ADD
+
+#if BENCH_NEON
+#define SET(i) vdupq_n_f32((float)(i))
+#define FMA(x, y, a) vfmaq_f32(a, x, y)
+#define ADD(a, b) vaddq_f32(a, b)
+static float fma_neon(int n, float seed) {
+    RUN_CHAINS(float32x4_t, float32x4_t, vdupq_n_f32(seed))
+    return vgetq_lane_f32(sum, 0);
+}
+#endif
+
+#if BENCH_X86
+#define SET(i) _mm256_set1_ps((float)(i))
+#define FMA(x, y, a) _mm256_fmadd_ps(x, y, a)
+#define ADD(a, b) _mm256_add_ps(a, b)
+BENCH_TARGET("avx2,fma") static float fma_avx2(int n, float seed) {
+    RUN_CHAINS(__m256, __m256, _mm256_set1_ps(seed))
+    return _mm256_cvtss_f32(sum);
+}
+#undef SET
+#undef FMA
+#undef ADD
+
+#define SET(i) _mm512_set1_ps((float)(i))
+#define FMA(x, y, a) _mm512_fmadd_ps(x, y, a)
+#define ADD(a, b) _mm512_add_ps(a, b)
+BENCH_TARGET("avx512f") static float fma_avx512(int n, float seed) {
+    RUN_CHAINS(__m512, __m512, _mm512_set1_ps(seed))
+    return _mm512_cvtss_f32(sum);
+}
+
+/* _mm512_dpbf16_ps: two products of BF16 numbers added to each float32 */
+#undef FMA
+#define FMA(x, y, a) _mm512_dpbf16_ps(a, x, y)
+BENCH_TARGET("avx512f,avx512bw,avx512vl,avx512bf16") static float fma_bf16(int n, float seed) {
+    RUN_CHAINS(__m512, __m512bh, _mm512_cvtne2ps_pbh(SET(seed), SET(seed)))
+    return _mm512_cvtss_f32(sum);
+}
+#endif
+
+/* The best of this machine: the function, and its operations per multiply-add of one chain. */
+static fma_probe *choose_fma(int bf16, int *ops) {
+#if BENCH_X86
+    if (bf16 && __builtin_cpu_supports("avx512bf16")) return *ops = 64, fma_bf16;
+    if (__builtin_cpu_supports("avx512f")) return *ops = 32, fma_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return *ops = 16, fma_avx2;
+#elif BENCH_NEON
+    (void)bf16, (void)fma_scalar;
+    return *ops = 8, fma_neon;
+#endif
+    (void)bf16;
+    return *ops = 2, fma_scalar;
+}
+
+static uint64_t read_memory(const void *memory, size_t size) {
+#if BENCH_X86
+    if (__builtin_cpu_supports("avx512f")) return read_avx512(memory, size);
+    if (__builtin_cpu_supports("avx2")) return read_avx2(memory, size);
+#endif
+    return read_portable(memory, size);
+}
+
+/* Larger than the caches of most machines. */
+#define PROBE_BYTES ((size_t)512 << 20)
+
+static volatile uint64_t probe_sink; /* keeps the probes' results from being optimised away */
+
+/* Bytes per second. */
+static double probe_bandwidth(const char *buffer, int n_threads) {
+    size_t part = PROBE_BYTES / (size_t)n_threads / 256 * 256; /* whole registers, four streams */
+    uint64_t sum = 0;
+    double start = seconds();
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(n_threads) schedule(static, 1) reduction(+ : sum)
+#endif
+    for (int i = 0; i < n_threads; i++) sum += read_memory(buffer + part * (size_t)i, part);
+    probe_sink = sum;
+    return (double)part * n_threads / (seconds() - start);
+}
+
+/* Operations per second. */
+static double probe_arithmetic(int bf16, int n_threads) {
+    int ops, steps = 4000000;
+    fma_probe *probe = choose_fma(bf16, &ops);
+    float sum = 0, seed = probe_sink == 1 ? 0.5f : 0.25f; /* not a constant */
+    double start = seconds();
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(n_threads) schedule(static, 1) reduction(+ : sum)
+#endif
+    for (int i = 0; i < n_threads; i++) sum += probe(steps, seed);
+    probe_sink = sum > 1;
+    return 12.0 * ops * steps * n_threads / (seconds() - start);
+}
+
+/* ---- shapes with random weights ---- */
+
+typedef struct shape {
+    const char *name;
+    int gpt2; /* 1 = GPT-2's block, 0 = Llama's */
+    int dim, n_layers, n_heads, n_kv_heads, head_dim, mlp_dim, vocab_size, context;
+    int biases;
+    int pairing; /* of RoPE */
+    double theta;
+} shape;
+
+static const shape shapes[] = {
+    {"gpt2-124m", 1, 768, 12, 12, 12, 64, 3072, 50257, 1024,
+     TRANSFORMER_BIAS_Q | TRANSFORMER_BIAS_K | TRANSFORMER_BIAS_V | TRANSFORMER_BIAS_ATTN_OUT |
+         TRANSFORMER_BIAS_MLP_UP | TRANSFORMER_BIAS_MLP_DOWN,
+     0, 0},
+    {"llama-3.2-1b", 0, 2048, 16, 32, 8, 64, 8192, 128256, 131072, 0, TRANSFORMER_ROPE_HALF, 5e5},
+    {"qwen2.5-0.5b", 0, 896, 24, 14, 2, 64, 4864, 151936, 32768,
+     TRANSFORMER_BIAS_Q | TRANSFORMER_BIAS_K | TRANSFORMER_BIAS_V, TRANSFORMER_ROPE_HALF, 1e6},
+    {"stories15m", 0, 288, 6, 6, 6, 48, 768, 32000, 256, 0, TRANSFORMER_ROPE_INTERLEAVED, 1e4},
+    {"stories110m", 0, 768, 12, 12, 12, 64, 2048, 32000, 1024, 0, TRANSFORMER_ROPE_INTERLEAVED,
+     1e4},
+};
+
+static void describe(transformer_config *config, const char *name, int context) {
+    const shape *s = NULL;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        if (strcmp(shapes[i].name, name) == 0) s = &shapes[i];
+    if (s == NULL) die("--shape: there is no '%s'", name);
+    transformer_config_defaults(config);
+    config->dim = s->dim;
+    config->n_layers = s->n_layers;
+    config->n_heads = s->n_heads;
+    config->n_kv_heads = s->n_kv_heads;
+    config->head_dim = s->head_dim;
+    config->mlp_dim = s->mlp_dim;
+    config->vocab_size = s->vocab_size;
+    config->context = context > s->context ? context : s->context;
+    config->biases = s->biases;
+    config->tied = 1;
+    if (s->gpt2) {
+        config->norm = TRANSFORMER_NORM_LAYER;
+        config->norm_bias = 1;
+        config->position = TRANSFORMER_POSITION_LEARNED;
+        config->rope[0].dims = 0;
+        config->activation = TRANSFORMER_GELU_TANH;
+        config->gated = 0;
+    } else {
+        config->rope[0].dims = s->head_dim;
+        config->rope[0].pairing = s->pairing;
+        config->rope[0].theta = s->theta;
+    }
+}
+
+/* splitmix64 (Steele, Lea & Flood 2014): any element of the sequence without those before it. */
+static uint64_t random_bits(uint64_t i) {
+    uint64_t z = i * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* Random numbers of both signs between 2^-7 and 2^-5 in size, made of random bits without any
+ * conversion: the sign, the lowest bit of the exponent and the mantissa are random, the rest of
+ * the exponent is fixed.  n = words of 64 bits. */
+static void fill_random(uint64_t *out, size_t n, int dtype, uint64_t seed) {
+    uint64_t random = dtype == TRANSFORMER_F32   ? 0x80FFFFFF80FFFFFFu
+                      : dtype == TRANSFORMER_F16 ? 0x87FF87FF87FF87FFu
+                                                 : 0x80FF80FF80FF80FFu;
+    uint64_t fixed = dtype == TRANSFORMER_F32   ? 0x3C0000003C000000u
+                     : dtype == TRANSFORMER_F16 ? 0x2000200020002000u
+                                                : 0x3C003C003C003C00u;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static)
+#endif
+    for (long long i = 0; i < (long long)n; i++)
+        out[i] = (random_bits(seed + (uint64_t)i) & random) | fixed;
+}
+
+/* Is it a norm's weight?  Those are 1, other vectors (biases) 0. */
+static int is_norm_weight(int role) {
+    return role == TRANSFORMER_ATTN_NORM || role == TRANSFORMER_MLP_NORM ||
+           role == TRANSFORMER_FINAL_NORM;
+}
+
+/* Roles that every layer has, and those the model has once (layer 0). */
+static int role_layers(const transformer_config *config, int role) {
+    int per_layer = role >= TRANSFORMER_ATTN_NORM && role <= TRANSFORMER_MLP_POST_NORM_BIAS;
+    return per_layer ? config->n_layers : 1;
+}
+
+static void fill_weights(unsigned char *weights, const transformer_config *config, int dtype) {
+    for (int role = 0; role < TRANSFORMER_N_ROLES; role++) {
+        for (int layer = 0; layer < role_layers(config, role); layer++) {
+            int rows, cols;
+            size_t offset;
+            if (!transformer_tensor_shape(config, role, layer, &rows, &cols) ||
+                !transformer_flat_offset(config, dtype, role, layer, &offset))
+                continue;
+            if (rows > 1) { /* tensors begin at multiples of 64 bytes: rounding up is safe */
+                size_t bytes = (size_t)rows * (size_t)cols * transformer_dtype_size(dtype);
+                fill_random((uint64_t *)(void *)(weights + offset), (bytes + 7) / 8, dtype, offset);
+                continue;
+            }
+            for (int i = 0; i < cols; i++)
+                ((float *)(void *)(weights + offset))[i] = is_norm_weight(role) ? 1.0f : 0.0f;
+        }
+    }
+}
+
+static void make_random_model(subject *s, const arguments *a, int context) {
+    static transformer_config config;
+    transformer_error error;
+    describe(&config, a->shape, context);
+    size_t size = transformer_flat_size(&config, a->dtype);
+    s->dtype = a->dtype;
+    s->model = transformer_model_new(&config, &a->options, &error);
+    if (s->model == NULL) die("%s: %s", a->shape, error.text);
+    s->weights = allocate(size + 128, 1);
+    unsigned char *aligned = (unsigned char *)s->weights + (64 - (uintptr_t)s->weights % 64) % 64;
+    fill_weights(aligned, &config, a->dtype);
+    if (transformer_bind_flat(s->model, aligned, size, a->dtype, &error) != TRANSFORMER_OK)
+        die("%s: %s", a->shape, error.text);
+}
+
+/* ---- what a pass costs ---- */
+
+static void count_weights(subject *s, const arguments *a) {
+    const transformer_config *config = transformer_model_config(s->model);
+    int head = config->tied ? TRANSFORMER_EMBEDDING : TRANSFORMER_HEAD;
+    for (int role = 0; role < TRANSFORMER_N_ROLES; role++) {
+        for (int layer = 0; layer < role_layers(config, role); layer++) {
+            int rows, cols;
+            if (!transformer_tensor_shape(config, role, layer, &rows, &cols)) continue;
+            const transformer_tensor *tensor =
+                s->file ? model_file_tensor(s->file, role, layer) : NULL;
+            int dtype = rows == 1 ? TRANSFORMER_F32 : tensor ? tensor->dtype : s->dtype;
+            double width = (double)cols * (double)transformer_dtype_size(dtype);
+            if (role == TRANSFORMER_EMBEDDING || role == TRANSFORMER_POSITION_EMBEDDING)
+                s->weight_bytes += a->batch * width; /* a row per token */
+            if (role == head) s->head_ops += 2.0 * rows * cols;
+            else if (rows > 1 && role > TRANSFORMER_POSITION_EMBEDDING)
+                s->layer_ops += 2.0 * rows * cols;
+            if (role == head || role > TRANSFORMER_POSITION_EMBEDDING)
+                s->weight_bytes += rows * width;
+        }
+    }
+}
+
+/* Keys that n tokens from position `first` on see, summed over layers, times `per_key`(layer):
+ * elements of the KV cache read, or multiply-adds of attention. */
+static double count_attention(const transformer_config *config, int first, int n, int ops) {
+    double sum = 0;
+    for (int i = 0; i < config->n_layers; i++) {
+        const transformer_layer *layer = &config->layers[i];
+        int heads = ops ? layer->n_heads : layer->n_kv_heads;
+        if (heads == 0) heads = ops ? config->n_heads : config->n_kv_heads;
+        double keys = 0;
+        for (int p = first; p < first + n; p++)
+            keys += layer->window > 0 && layer->window < p + 1 ? layer->window : p + 1;
+        if (!layer->no_attention) sum += keys * heads * (config->head_dim + config->value_dim);
+    }
+    return sum;
+}
+
+static double prefill_ops(const subject *s, const arguments *a) {
+    const transformer_config *config = transformer_model_config(s->model);
+    double attention = 2 * count_attention(config, a->depth, a->prefill, 1);
+    return a->batch * (a->prefill * s->layer_ops + s->head_ops + attention);
+}
+
+static double decode_ops(const subject *s, const arguments *a) {
+    const transformer_config *config = transformer_model_config(s->model);
+    double attention = 2 * count_attention(config, a->depth, a->decode, 1);
+    return a->batch * (a->decode * (s->layer_ops + s->head_ops) + attention);
+}
+
+static double decode_bytes(const subject *s, const arguments *a) {
+    const transformer_config *config = transformer_model_config(s->model);
+    double cache = count_attention(config, a->depth, a->decode, 0);
+    return a->decode * s->weight_bytes +
+           a->batch * cache * (double)transformer_dtype_size(a->options.kv_dtype);
+}
+
+/* ---- measuring ---- */
+
+/* Random tokens, a state per sequence, room for the logits. */
+static void set_up(subject *s, const arguments *a) {
+    int most = a->prefill > a->decode ? a->prefill : a->decode;
+    transformer_options options = a->options;
+    options.context = a->depth + most;
+    options.undo = most > 512 ? most : 0;
+    if (a->shape) make_random_model(s, a, options.context);
+    else s->model = load_model(a->model, &options, &s->file);
+    for (int role = 0; s->file && role < TRANSFORMER_N_ROLES; role++) {
+        const transformer_tensor *tensor = model_file_tensor(s->file, role, 0);
+        if (tensor && tensor->rows > 1) s->dtype = tensor->dtype;
+    }
+    count_weights(s, a);
+
+    int vocab_size = transformer_model_config(s->model)->vocab_size;
+    int n = a->depth > most ? a->depth : most;
+    s->tokens = (int32_t *)allocate((size_t)n, sizeof *s->tokens);
+    for (int i = 0; i < n; i++)
+        s->tokens[i] = (int32_t)(random_bits((uint64_t)i) % (uint64_t)vocab_size);
+    s->work = new_workspace(s->model, &options);
+    s->sequences = (transformer_sequence *)allocate((size_t)a->batch, sizeof(transformer_sequence));
+    memset(s->sequences, 0, (size_t)a->batch * sizeof(transformer_sequence));
+    for (int i = 0; i < a->batch; i++) {
+        s->sequences[i].state = new_state(s->model, &options);
+        s->sequences[i].logits = (float *)allocate((size_t)vocab_size, sizeof(float));
+    }
+}
+
+static void tear_down(subject *s, const arguments *a) {
+    for (int i = 0; i < a->batch; i++) {
+        transformer_free(s->sequences[i].state);
+        free(s->sequences[i].logits);
+    }
+    free(s->sequences);
+    free(s->tokens);
+    transformer_free(s->work);
+    transformer_free(s->model);
+    model_file_close(s->file);
+    free(s->weights);
+}
+
+/* n tokens to each sequence from position `from` on, per_call at a time.  Returns seconds. */
+static double run_tokens(const subject *s, const arguments *a, int from, int n, int per_call) {
+    transformer_error error;
+    transformer_call call = {0};
+    call.sequences = s->sequences;
+    call.n_sequences = a->batch;
+    for (int i = 0; i < a->batch; i++)
+        if (transformer_state_rewind(s->sequences[i].state, from) != TRANSFORMER_OK)
+            die("cannot rewind to position %d", from);
+    double start = seconds();
+    for (int at = 0; at < n; at += per_call) {
+        for (int i = 0; i < a->batch; i++) {
+            s->sequences[i].tokens = s->tokens + at;
+            s->sequences[i].n = per_call;
+        }
+        if (transformer_run(s->model, s->work, &call, &error) != TRANSFORMER_OK)
+            die("%s", error.text);
+    }
+    return seconds() - start;
+}
+
+static double peak_memory(void) {
+#ifdef _WIN32
+    return 0;
+#else
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+#ifdef __APPLE__
+    return (double)used.ru_maxrss;
+#else
+    return 1024.0 * (double)used.ru_maxrss;
+#endif
+#endif
+}
+
+static void run_probes(results *r, const char *buffer, int bf16, int n_threads) {
+    double bandwidth = probe_bandwidth(buffer, n_threads);
+    double arithmetic = probe_arithmetic(bf16, n_threads);
+    r->bandwidth = bandwidth > r->bandwidth ? bandwidth : r->bandwidth;
+    r->arithmetic = arithmetic > r->arithmetic ? arithmetic : r->arithmetic;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void measure(const subject *s, const arguments *a, results *r) {
+    int n_threads = a->options.n_threads > 1 ? a->options.n_threads : 1;
+    int bf16 = s->dtype == TRANSFORMER_BF16 && !a->options.full_precision &&
+               strcmp(transformer_isa(s->model), "avx512bf16") == 0;
+    void *memory = allocate(PROBE_BYTES + 64, 1);
+    memset(memory, 1, PROBE_BYTES + 64);
+    const char *buffer = (const char *)memory + (64 - (uintptr_t)memory % 64) % 64;
+
+    if (a->depth > 0) run_tokens(s, a, 0, a->depth, a->depth);
+    run_tokens(s, a, a->depth, a->prefill, a->prefill); /* warm-up */
+    run_tokens(s, a, a->depth, a->decode < 4 ? a->decode : 4, 1);
+    for (int i = 0; i < a->repeats; i++) {
+        run_probes(r, buffer, bf16, n_threads);
+        r->prefill[i] = a->batch * a->prefill / run_tokens(s, a, a->depth, a->prefill, a->prefill);
+        run_probes(r, buffer, bf16, n_threads);
+        r->decode[i] = a->batch * a->decode / run_tokens(s, a, a->depth, a->decode, 1);
+    }
+    run_probes(r, buffer, bf16, n_threads);
+    r->peak_memory = peak_memory() - (double)PROBE_BYTES; /* the buffer is no part of it */
+    qsort(r->prefill, (size_t)a->repeats, sizeof(double), compare_doubles);
+    qsort(r->decode, (size_t)a->repeats, sizeof(double), compare_doubles);
+    free(memory);
+}
+
+/* ---- the report ---- */
+
+static double median(const double *sorted, int n) {
+    return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+}
+
+/* One row.  bytes and ops are per token. */
+static void print_row(const char *name, int tokens, const double *speed, const arguments *a,
+                      const results *r, double bytes, double ops) {
+    double middle = median(speed, a->repeats);
+    double spread = (speed[a->repeats - 1] - speed[0]) / 2 / middle;
+    char label[32];
+    snprintf(label, sizeof label, "%s %d", name, tokens);
+    printf("%-14s %10.1f  +-%4.1f %%", label, middle, 100 * spread);
+    if (bytes > 0)
+        printf(" %10.2f %7.1f %%", bytes * middle / 1e9, 100 * bytes * middle / r->bandwidth);
+    else printf(" %10s %9s", "-", "-");
+    printf(" %11.2f %7.1f %%\n", ops * middle / 1e9, 100 * ops * middle / r->arithmetic);
+}
+
+static void print_table(const subject *s, const arguments *a, const results *r) {
+    printf("%s   %s   %s   threads %d   batch %d   depth %d   median of %d\n\n",
+           a->shape ? a->shape : a->model, dtype_name(s->dtype), transformer_isa(s->model),
+           a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch, a->depth, a->repeats);
+    printf("%-14s %10s  %8s %10s %9s %11s %9s\n", "", "tokens/s", "spread", "GB/s", "of limit",
+           "Gflop/s", "of limit");
+    print_row("prefill", a->prefill, r->prefill, a, r, 0,
+              prefill_ops(s, a) / a->batch / a->prefill);
+    print_row("decode", a->decode, r->decode, a, r, decode_bytes(s, a) / a->batch / a->decode,
+              decode_ops(s, a) / a->batch / a->decode);
+    printf("%-14s %10s  %8s %10.2f %9s %11.2f\n\n", "limits", "", "", r->bandwidth / 1e9, "",
+           r->arithmetic / 1e9);
+    printf("weights %.1f MB per pass, peak memory %.1f MB\n", s->weight_bytes / 1e6,
+           r->peak_memory / 1e6);
+    if (decode_bytes(s, a) / a->batch / a->decode * median(r->decode, a->repeats) > r->bandwidth)
+        printf("more than the memory gives: the weights are in the caches\n");
+}
+
+static void print_json_string(const char *text) {
+    putchar('"');
+    for (; *text; text++) {
+        if ((unsigned char)*text < 32) printf("\\u%04x", (unsigned)(unsigned char)*text);
+        else printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    }
+    putchar('"');
+}
+
+static void print_json_row(const char *name, int tokens, const double *speed, const arguments *a) {
+    printf(",\"%s\":{\"tokens\":%d,\"tokens_per_s\":%.6g,\"min\":%.6g,\"max\":%.6g", name, tokens,
+           median(speed, a->repeats), speed[0], speed[a->repeats - 1]);
+}
+
+static void print_json(const subject *s, const arguments *a, const results *r) {
+    double bytes = decode_bytes(s, a) / a->batch / a->decode;
+    double ops[2];
+    ops[0] = prefill_ops(s, a) / a->batch / a->prefill * median(r->prefill, a->repeats);
+    ops[1] = decode_ops(s, a) / a->batch / a->decode * median(r->decode, a->repeats);
+    printf("{\"model\":");
+    print_json_string(a->shape ? a->shape : a->model);
+    printf(",\"dtype\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"batch\":%d,\"depth\":%d,"
+           "\"repeats\":%d,\"full_precision\":%d,\"kv\":\"%s\"",
+           dtype_name(s->dtype), transformer_isa(s->model),
+           a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch, a->depth, a->repeats,
+           a->options.full_precision, dtype_name(a->options.kv_dtype));
+    print_json_row("prefill", a->prefill, r->prefill, a);
+    printf(",\"ops_per_s\":%.6g,\"ops_share\":%.4g}", ops[0], ops[0] / r->arithmetic);
+    print_json_row("decode", a->decode, r->decode, a);
+    bytes *= median(r->decode, a->repeats);
+    printf(",\"bytes_per_s\":%.6g,\"bytes_share\":%.4g,\"ops_per_s\":%.6g,\"ops_share\":%.4g}",
+           bytes, bytes / r->bandwidth, ops[1], ops[1] / r->arithmetic);
+    printf(",\"limits\":{\"bytes_per_s\":%.6g,\"ops_per_s\":%.6g},\"weight_bytes\":%.0f,"
+           "\"peak_memory\":%.0f}\n",
+           r->bandwidth, r->arithmetic, s->weight_bytes, r->peak_memory);
+}
+
+int main(int argc, char **argv) {
+    arguments a;
+    subject s;
+    static results r;
+    memset(&a, 0, sizeof a);
+    memset(&s, 0, sizeof s);
+    a.dtype = TRANSFORMER_F32;
+    a.prefill = 512;
+    a.decode = 128;
+    a.batch = 1;
+    a.repeats = 5;
+    parse_arguments(argc, argv, &a);
+    if ((a.model == NULL) == (a.shape == NULL)) {
+        fputs(usage, stderr);
+        return 1;
+    }
+    set_up(&s, &a);
+    measure(&s, &a, &r);
+    if (a.json) print_json(&s, &a, &r);
+    else print_table(&s, &a, &r);
+    tear_down(&s, &a);
+    return 0;
+}

@@ -1,0 +1,438 @@
+#!/bin/sh
+# Compiles transformer.h in every way it promises to work, without a warning, and runs what can be run here: compilers,
+# languages, optimisation, option macros, other processors under emulation, sanitizers, names, documentation.
+# Usage, from the project's root: tests/builds.sh [GROUP ...]      (default: all; each configuration is one check)
+# What needs a tool that is not installed is skipped, with the reason.  JOBS sets how many run at a time.
+set -u
+
+all_groups="warnings programs names fast arm64 s390x x86_32 wasm sanitizers valgrind examples readme tidy"
+out=build/matrix
+warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Werror"
+warn_c="-std=c99 $warn -Wstrict-prototypes"
+warn_cxx="-std=c++11 $warn"
+frame=-Wframe-larger-than=8192
+jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
+passed=0 failed=0 skipped=0
+
+# ---- jobs: job TITLE COMMAND plans a check, finish runs those planned and reports ----
+
+job() {
+    planned=$((planned + 1))
+    printf '%s\n%s\n' "$1" "$2" >"$(printf '%s/%s.%03d.job' "$out" "$group" "$planned")"
+}
+
+skip() {
+    skipped=$((skipped + 1))
+    echo "SKIP  builds: $group: $*"
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+run_job() { # in a process of its own
+    # shellcheck source=/dev/null
+    (eval "$(sed 1d "$1")") >"$1.log" 2>&1
+    echo $? >"$1.status"
+}
+
+report_failure() {
+    failed=$((failed + 1))
+    echo "FAIL  builds: $group: $(head -n 1 "$1")"
+    sed 's/^/      $ /' "$1" | sed 1d
+    head -n 40 "$1.log" | sed 's/^/      /'
+}
+
+finish() {
+    [ "$planned" -gt 0 ] || return 0
+    find "$out" -name "$group.*.job" | sort | xargs -n 1 -P "$jobs" sh "$0" --job
+    good=0
+    for file in "$out/$group".*.job; do
+        if [ "$(cat "$file.status" 2>/dev/null)" = 0 ]; then
+            good=$((good + 1))
+        else
+            report_failure "$file"
+        fi
+    done
+    passed=$((passed + good))
+    [ "$good" -lt "$planned" ] || echo "ok    builds: $group: $1 ($good)"
+}
+
+# ---- compilers: "NAME CC CXX" a line; without gcc and clang whatever cc is ----
+
+find_compilers() {
+    if has gcc && gcc -v 2>&1 | grep -q 'gcc version'; then echo gcc gcc g++; fi
+    if has clang; then echo clang clang clang++; fi
+    if ! has gcc && ! has clang; then echo cc "${CC:-cc}" "${CXX:-c++}"; fi
+}
+
+accepts() { # accepts COMMAND...: does this compile, link and (without --target) run?
+    printf '#include <math.h>\nint main(void) { return 0; }\n' >"$out/probe.c"
+    "$@" "$out/probe.c" -o "$out/probe" >/dev/null 2>&1
+}
+
+openmp_works() {
+    printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$out/omp.c"
+    "$1" -fopenmp "$out/omp.c" -o "$out/omp" >/dev/null 2>&1
+}
+
+missing_compilers() {
+    for compiler in gcc clang g++ clang++; do
+        has $compiler || skip "$compiler is not installed"
+    done
+}
+
+# The row of kernels that this processor should get.
+best_isa() {
+    case $(uname -m) in
+    x86_64 | amd64) ;;
+    aarch64 | arm64) echo neon && return ;;
+    *) echo scalar && return ;;
+    esac
+    [ -r /proc/cpuinfo ] || return
+    flags=" $(grep -m 1 '^flags' /proc/cpuinfo) "
+    row=scalar
+    all_flags avx2 fma f16c && row=avx2
+    [ $row = avx2 ] && all_flags avx512f avx512bw avx512vl avx512dq && row=avx512
+    [ $row = avx512 ] && all_flags avx512_bf16 && row=avx512bf16
+    echo $row
+}
+
+all_flags() {
+    for flag in "$@"; do
+        case $flags in *" $flag "*) ;; *) return 1 ;; esac
+    done
+}
+
+# ---- the groups ----
+
+# Every file that carries an implementation, compiled as C and as C++ at every level.
+group_warnings() {
+    missing_compilers
+    echo "$compilers" | while read -r name cc cxx; do
+        for level in "-O0" "-O1 $frame" "-O2 $frame" "-O3 $frame" "-O3 -ffast-math $frame" \
+            "-O2 -march=native $frame" "-O2 -fopenmp $frame"; do
+            echo "$name $cc $warn_c $level"
+            has "$cxx" && echo "$name $cxx $warn_cxx -x c++ $level"
+        done
+    done >"$out/levels"
+    while read -r name command; do
+        case $command in
+        *-fopenmp*) openmp_works "${command%% *}" || { skip "$name has no OpenMP" && continue; } ;;
+        *-march=native*) accepts "${command%% *}" -march=native || continue ;;
+        esac
+        job "$command" "$command -I. -c tests/include_impl.c -o $out/warnings.$planned.o"
+    done <"$out/levels"
+    finish "compiles without a warning, stack frames up to 8 KiB"
+}
+
+# program TITLE LINK COMPILE-AND-FILE...: compiles each file, links, runs.
+program() {
+    title=$1 link=$2 command="" objects=""
+    shift 2
+    for compile in "$@"; do
+        object=$out/programs.$planned.$((${#objects})).o
+        command="$command$compile -c -o $object && "
+        objects="$objects $object"
+    done
+    job "$title" "$command$link $objects -o $out/programs.$planned -lm && $out/programs.$planned $isa"
+}
+
+group_programs() {
+    isa=$(best_isa)
+    mkdir -p "$out/renamed" && sed '' transformer.h >"$out/renamed/other_name.h"
+    echo "$compilers" >"$out/compilers"
+    while read -r name cc cxx; do
+        c="$cc $warn_c -O0 -I." cpp="$cxx $warn_cxx -O0 -I."
+        program "$name: C, one implementation, two users" "$cc" \
+            "$c tests/include_impl.c" "$c tests/include_a.c" "$c tests/include_b.c"
+        program "$name: C, two static copies" "$cc" \
+            "$c -DTRANSFORMER_STATIC tests/include_a.c" "$c -DTRANSFORMER_STATIC tests/include_b.c"
+        for option in SHORT_NAMES NO_MALLOC NO_OPENMP; do
+            program "$name: C, $option" "$cc" "$c -DTRANSFORMER_$option tests/include_impl.c" \
+                "$c -DTRANSFORMER_$option tests/include_a.c" "$c -DTRANSFORMER_$option tests/include_b.c"
+        done
+        program "$name: C, MALLOC and FREE" "$cc" "$c -DTEST_MALLOC tests/include_impl.c" \
+            "$c tests/include_a.c" "$c -DTEST_MALLOC tests/include_b.c"
+        file="-I$out/renamed -DTRANSFORMER_FILE='\"other_name.h\"'"
+        program "$name: C, renamed with TRANSFORMER_FILE" "$cc" "$cc $warn_c $file tests/include_impl.c" \
+            "$cc $warn_c $file tests/include_a.c" "$cc $warn_c $file tests/include_b.c"
+        chosen=$isa isa=scalar
+        program "$name: C, NO_SIMD" "$cc" "$c -DTRANSFORMER_NO_SIMD tests/include_impl.c" \
+            "$c tests/include_a.c" "$c tests/include_b.c"
+        isa=$chosen
+        has "$cxx" || continue
+        program "$name: C implementation, C++ user" "$cxx" \
+            "$c tests/include_impl.c" "$c tests/include_a.c" "$cpp tests/include_cpp.cpp"
+        program "$name: C++ implementation, C user" "$cxx" \
+            "$cpp -x c++ tests/include_impl.c" "$c tests/include_a.c" "$cpp tests/include_cpp.cpp"
+        program "$name: C++, two static copies" "$cxx" "$cpp -DTRANSFORMER_STATIC -x c++ tests/include_a.c" \
+            "$cpp -DTRANSFORMER_STATIC tests/include_cpp.cpp"
+        program "$name: C++, SHORT_NAMES beside the standard library" "$cxx" "$c tests/include_impl.c" \
+            "$c tests/include_a.c" "$cpp -DTRANSFORMER_SHORT_NAMES tests/include_cpp.cpp"
+        program "$name: C++, NO_MALLOC" "$cxx" "$cpp -DTRANSFORMER_NO_MALLOC -x c++ tests/include_impl.c" \
+            "$cpp -DTRANSFORMER_NO_MALLOC -x c++ tests/include_a.c" \
+            "$cpp -DTRANSFORMER_NO_MALLOC tests/include_cpp.cpp"
+    done <"$out/compilers"
+    finish "link and run, with each option macro; the best instruction set is chosen"
+}
+
+# ---- names: what the object file shows the linker, and the header the preprocessor ----
+
+only_public() { # defined global symbols, all of them transformer_*
+    nm -g "$1" | awk 'NF == 3 && $3 !~ /^transformer_/ { print "exported: " $0; bad = 1 } END { exit bad }'
+}
+nothing_public() { nm -g "$1" | awk 'NF == 3 { print "exported: " $0; bad = 1 } END { exit bad }'; }
+nothing_writable() { # compiled without -fpic: constants with pointers in them are in .rodata then
+    nm "$1" | awk '$(NF - 1) ~ /^[bBdDCsS]$/ { print "writable: " $0; bad = 1 } END { exit bad }'
+}
+only_libc() { # only_libc OBJECT ALLOWED: undefined symbols are of libm, memory functions, or match ALLOWED
+    maths='(sqrt|sin|cos|sincos|exp|exp2|log|log2|pow|ceil|floor|fabs|fmod|round|trunc|ldexp|erf|tanh)f?'
+    runtime='_GLOBAL_OFFSET_TABLE_|__cpu_model|__cpu_features2|__cpu_indicator_init|__stack_chk_fail'
+    nm -u "$1" | awk '{ print $NF }' |
+        if grep -v -x -E "$maths|$runtime|mem(cpy|set|move|cmp)|str(cmp|len|ncmp)|$2"; then false; fi
+}
+every_function_called() { # by include_a.c, under its full or its short name
+    for function in $(nm -g "$1" | awk '$2 == "T" { print $3 }'); do
+        grep -q -E "(^|[^a-z_])($function\(|NAME\(${function#transformer_}\))" tests/include_a.c ||
+            { echo "include_a.c does not call $function" && return 1; }
+    done
+}
+macros_of() { "$1" -E -dM -I. -x c - | awk '{ sub(/\(.*/, "", $2); print $2 }' | sort; }
+only_our_macros() { # only_our_macros CC DEFINES PATTERN: beyond those of the standard headers
+    for header in stddef stdint float math stdarg string stdlib; do echo "#include <$header.h>"; done >"$3.h"
+    case $(uname -m) in
+    x86_64) echo '#include <immintrin.h>' >>"$3.h" ;;
+    aarch64) echo '#include <arm_neon.h>' >>"$3.h" ;;
+    esac
+    macros_of "$1" <"$3.h" >"$3.before"
+    printf '%s\n#include "transformer.h"\n' "$2" | cat "$3.h" - | macros_of "$1" | comm -13 "$3.before" - |
+        if grep -v -E "$4"; then false; fi
+}
+
+group_names() {
+    if [ "$(uname -s)" != Linux ] || ! has nm; then skip "needs Linux and nm" && return; fi
+    echo "$compilers" >"$out/compilers"
+    while read -r name cc cxx; do
+        o=$out/names.$name c="$cc -O2 -std=c99 -fno-pic -I. -c tests/include_impl.c -o"
+        job "$name: exports, undefined and writable symbols" \
+            "$c $o.o && only_public $o.o && nothing_writable $o.o && only_libc $o.o 'malloc|free'"
+        job "$name: NO_MALLOC" "$c $o.n.o -DTRANSFORMER_NO_MALLOC && only_libc $o.n.o malloc_is_absent"
+        job "$name: STATIC" "$c $o.s.o -DTRANSFORMER_STATIC && nothing_public $o.s.o && nothing_writable $o.s.o"
+        job "$name: macros of the interface" "only_our_macros $cc '' $o.interface '^TRANSFORMER_'"
+        job "$name: macros of the implementation" \
+            "only_our_macros $cc '#define TRANSFORMER_IMPLEMENTATION' $o.implementation '^(TRANSFORMER|TFI)_'"
+        if openmp_works "$cc"; then
+            job "$name: OpenMP" "$c $o.m.o -fopenmp && only_public $o.m.o && nothing_writable $o.m.o && \
+only_libc $o.m.o 'malloc|free|omp_get_[a-z_]*|GOMP_[a-z_]*|__kmpc_[a-z0-9_]*'"
+        fi
+        has "$cxx" || continue
+        job "$name: C++" "$cxx -O2 -std=c++11 -fno-pic -x c++ -I. -c tests/include_impl.c -o $o.x.o && \
+only_public $o.x.o && nothing_writable $o.x.o && only_libc $o.x.o 'malloc|free'"
+    done <"$out/compilers"
+    job "tests/include_a.c calls every public function" \
+        "${CC:-cc} -std=c99 -I. -c tests/include_impl.c -o $out/names.all.o && every_function_called $out/names.all.o"
+    finish "exported names, macros, no writable data, nothing but libm and memory functions used"
+}
+
+# ---- running the test programs in other ways ----
+
+# tests_run TITLE COMPILE RUNNER NAME...: each tests/test_NAME.c that exists, compiled and run.
+tests_run() {
+    title=$1 compile=$2 runner=$3
+    shift 3
+    for test in "$@"; do
+        [ -f "tests/test_$test.c" ] || continue
+        binary=$out/$group.$planned.$test
+        job "$title: test_$test" "$compile -I. tests/test_$test.c -o $binary -lm && $runner $binary"
+    done
+}
+
+# include_run TITLE COMPILE RUNNER ISA: the program of all public functions.
+include_run() {
+    binary=$out/$group.$planned.include
+    job "$1: every function, row $4" \
+        "$2 -I. tests/include_impl.c tests/include_a.c tests/include_b.c -o $binary -lm && $3 $binary $4"
+}
+
+group_fast() {
+    echo "$compilers" >"$out/compilers"
+    while read -r name cc _; do
+        tests_run "$name -O3 -ffast-math" "$cc -O3 -ffast-math -pthread" "" tiny_gpt kernels contract raschka
+        accepts "$cc" -march=native &&
+            tests_run "$name -O3 -march=native" "$cc -O3 -march=native -pthread" "" tiny_gpt contract
+    done <"$out/compilers"
+    finish "-ffast-math and -march=native keep the promises"
+}
+
+group_arm64() {
+    has qemu-aarch64 || { skip "qemu-aarch64 is not installed" && return; }
+    compile="aarch64-linux-gnu-gcc -O2 -static -pthread"
+    if has aarch64-linux-gnu-gcc; then
+        include_run gcc "$compile $warn_c" qemu-aarch64 neon
+        job "gcc: C++" "aarch64-linux-gnu-g++ $warn_cxx -O2 -I. -x c++ -c tests/include_impl.c -o $out/arm64.cpp.o"
+        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math contract special raschka
+    else
+        skip "aarch64-linux-gnu-gcc is not installed"
+    fi
+    compile="clang --target=aarch64-linux-gnu -O2 -static -pthread"
+    if has clang && has aarch64-linux-gnu-gcc; then
+        include_run clang "$compile $warn_c" qemu-aarch64 neon
+        tests_run clang "$compile" qemu-aarch64 tiny_gpt kernels
+    else
+        skip "clang is not installed"
+    fi
+    finish "NEON, under emulation"
+}
+
+group_s390x() {
+    has qemu-s390x || { skip "qemu-s390x is not installed" && return; }
+    has s390x-linux-gnu-gcc || { skip "s390x-linux-gnu-gcc is not installed" && return; }
+    compile="s390x-linux-gnu-gcc -O2 -static -pthread"
+    include_run gcc "$compile $warn_c" qemu-s390x scalar
+    tests_run gcc "$compile" qemu-s390x tiny_gpt kernels math api special
+    finish "big-endian, under emulation"
+}
+
+group_x86_32() {
+    case $(uname -m) in x86_64 | i?86) ;; *) skip "not an x86" && return ;; esac
+    accepts "${CC:-cc}" -m32 || { skip "no 32-bit libraries (gcc-multilib)" && return; }
+    sse="-m32 -msse2 -mfpmath=sse" # without it x87 registers keep more bits than memory does
+    include_run "-m32" "${CC:-cc} -m32 -O2 $warn_c" "" scalar
+    has clang && accepts clang -m32 && include_run "clang -m32" "clang -m32 -O2 $warn_c" "" scalar
+    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" tiny_gpt kernels math contract api special raschka
+    finish "32 bits"
+}
+
+group_wasm() {
+    has clang || { skip "clang is not installed" && return; }
+    has node || { skip "node is not installed" && return; }
+    compile="clang --target=wasm32-wasi -O2 -Wl,-z,stack-size=1048576"
+    accepts $compile || { skip "wasi-libc, lld or libclang-rt for wasm32 is not installed" && return; }
+    runner="node --no-warnings tests/run_wasm.mjs"
+    for simd in "" -msimd128; do
+        row=scalar
+        [ -z "$simd" ] || row=simd128
+        include_run "$row" "$compile $simd $warn_c" "$runner" $row
+        tests_run "$row" "$compile $simd" "$runner" tiny_gpt kernels math special raschka
+    done
+    finish "wasm32, under node"
+}
+
+sanitizer_compiler() { # the first compiler whose programs run with this flag
+    for cc in clang gcc "${CC:-cc}"; do
+        accepts "$cc" "$1" && "$out/probe" >/dev/null 2>&1 && echo "$cc" && return
+    done
+    return 1
+}
+
+group_sanitizers() {
+    if cc=$(sanitizer_compiler -fsanitize=address,undefined); then
+        flags="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+        names=$(for file in tests/test_*.c; do basename "$file" .c; done | sed 's/^test_//')
+        # shellcheck disable=SC2086
+        tests_run "address and undefined" "$cc -O1 -g -pthread $flags" "" $names
+        include_run "address and undefined" "$cc -O1 -g $flags" "" "$(best_isa)"
+        if openmp_works "$cc"; then
+            tests_run "address and OpenMP" "$cc -O1 -g -pthread -fopenmp $flags" "" contract
+        fi
+    else
+        skip "no compiler with -fsanitize=address,undefined"
+    fi
+    if cc=$(sanitizer_compiler -fsanitize=thread); then
+        tests_run "threads" "$cc -O1 -g -pthread -fsanitize=thread" "" contract
+    else
+        skip "no compiler whose programs run with -fsanitize=thread"
+    fi
+    finish "address, undefined behaviour, threads"
+}
+
+group_valgrind() {
+    has valgrind || { skip "valgrind is not installed" && return; }
+    tests_run memcheck "${CC:-cc} -O1 -g -pthread" \
+        "valgrind --quiet --error-exitcode=9 --leak-check=full" tiny_gpt api
+    finish "no read of uninitialised memory, no leak"
+}
+
+# The "cc ..." lines in the first comments of the programs, and without warnings; toy and generate run.
+group_examples() {
+    for file in examples/*.c tests/test_*.c; do
+        [ -f "$file" ] || continue
+        line=$(sed -n '1,/\*\//s/^ \*  *\(cc .*\)/\1/p' "$file" | head -n 1)
+        [ -n "$line" ] || continue
+        openmp_works "${CC:-cc}" || line=$(echo "$line" | sed 's/ -fopenmp//')
+        job "$file: $line" "$(echo "$line" | sed "s,^cc ,${CC:-cc} ,; s,build/,$out/,g")"
+    done
+    echo "$compilers" >"$out/compilers"
+    while read -r name cc _; do
+        for file in examples/*.c; do
+            job "$name: $file without warnings" "$cc $warn -O2 $file -o $out/examples.$planned -lm"
+        done
+    done <"$out/compilers"
+    if [ -f examples/generate.c ] && [ -f examples/toy_lm/model.safetensors ]; then
+        job "generate: the same text with any number of threads" same_text
+    fi
+    finish "compile as their first comments say, and without warnings"
+}
+
+same_text() {
+    program=$out/examples.generate
+    ${CC:-cc} -O2 $openmp examples/generate.c -o "$program" -lm || return 1
+    "$program" examples/toy_lm -n 64 -t 0 -p 'Once upon a time' >"$program.1" || return 1
+    [ -s "$program.1" ] || { echo "no text" && return 1; }
+    for threads in 2 3; do
+        "$program" examples/toy_lm -n 64 -t 0 -p 'Once upon a time' --threads $threads >"$program.2" || return 1
+        cmp "$program.1" "$program.2" || return 1
+    done
+}
+
+# Whole programs in README.md: ```c blocks with a main function compile, and run without arguments.
+group_readme() {
+    [ -f README.md ] || return 0
+    awk -v out="$out/readme" '
+        /^```c$/ { inside = 1; text = ""; next }
+        /^```/ { if (inside && text ~ /int main/) { n++; print text > (out "." n ".c") } inside = 0 }
+        inside { text = text $0 "\n" }' README.md
+    for file in "$out"/readme.*.c; do
+        [ -f "$file" ] || continue
+        job "$(basename "$file")" "${CC:-cc} -Wall -Wextra -Werror -O2 -I. -Iexamples $file -o ${file%.c} -lm && ${file%.c}"
+    done
+    finish "README.md's programs compile and run"
+}
+
+# Formatting and static analysis differ from version to version: only with the one they were set up for.
+group_tidy() {
+    for tool in clang-format clang-tidy; do
+        if ! has $tool; then
+            skip "$tool is not installed"
+        elif ! $tool --version | grep -q 'version 14\.'; then
+            skip "$tool is not version 14"
+        elif [ $tool = clang-format ]; then
+            job format "${MAKE:-make} -s format-check"
+        else
+            job tidy "${MAKE:-make} -s tidy"
+        fi
+    done
+    finish "clang-format and clang-tidy agree"
+}
+
+# ---- main ----
+
+if [ "${1:-}" = --job ]; then
+    run_job "$2"
+    exit 0
+fi
+
+[ -f transformer.h ] || { echo "run tests/builds.sh from the project's root" >&2 && exit 2; }
+trap 'exit 130' INT TERM
+rm -rf "$out" && mkdir -p "$out" || exit 2
+compilers=$(find_compilers)
+openmp=""
+openmp_works "${CC:-cc}" && openmp=-fopenmp
+export openmp
+for group in ${*:-$all_groups}; do
+    planned=0
+    "group_$group"
+done
+line="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
+echo "$line"
+[ "$failed" -eq 0 ]

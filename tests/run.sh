@@ -1,0 +1,73 @@
+#!/bin/sh
+# Runs all tests, from the project's root: tests/run.sh [NAME ...]
+# Builds and runs tests/test_*.c (or only test_NAME ...), then tests/builds.sh.  The last line is the sum of all their
+# last lines: N passed, N failed[, N skipped].  Why something is skipped is printed before it.
+set -u
+
+passed=0 failed=0 skipped=0
+logs=build/logs
+sum='^[0-9]* passed, [0-9]* failed\(, [0-9]* skipped\)\{0,1\}$'
+
+add() { # add LINE: the counts of one program
+    # shellcheck disable=SC2046
+    set -- $(echo "$1" | tr -dc '0-9 \n')
+    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + ${3:-0}))
+    [ "$2" -eq 0 ]
+}
+
+fail() { # fail NAME REASON COMMAND...: one failure, with what the command shows of its log
+    failed=$((failed + 1))
+    echo "FAIL  $1: $2"
+    log=$logs/$1
+    shift 2
+    "$@" "$log" | sed 's/^/      /'
+}
+
+limited() { # a test that hangs fails
+    if command -v timeout >/dev/null 2>&1; then timeout 900 "$@"; else "$@"; fi
+}
+
+run_test() { # run_test NAME
+    log=$logs/$1
+    if ! "${MAKE:-make}" -s "build/$1" CC="${CC:-cc}" >"$log" 2>&1; then
+        fail "$1" "does not compile" head -n 40
+        return
+    fi
+    limited "build/$1" >"$log" 2>&1
+    status=$?
+    line=$(tail -n 1 "$log" | grep "$sum")
+    sed -n "s/^ *SKIP */SKIP  $1: /p" "$log"
+    if [ -z "$line" ]; then
+        fail "$1" "no last line with its results (exit status $status)" tail -n 40
+    elif ! add "$line"; then
+        echo "FAIL  $1: $line"
+        grep -v '^ok ' "$log" | head -n 60 | sed 's/^/      /'
+    elif [ $status -ne 0 ]; then
+        fail "$1" "exit status $status" tail -n 40
+    else
+        echo "ok    $1: $line"
+    fi
+}
+
+run_builds() {
+    # its lines as they come, but for the last
+    { sh tests/builds.sh 2>&1; echo; } | tee "$logs/builds" | grep -v -e "$sum" -e '^$'
+    line=$(grep "$sum" "$logs/builds" | tail -n 1)
+    if [ -z "$line" ]; then fail builds "ended early" tail -n 10; else add "$line"; fi
+}
+
+[ -f transformer.h ] || { echo "run tests/run.sh from the project's root" >&2 && exit 2; }
+trap 'exit 130' INT TERM
+mkdir -p $logs
+# compile with as many processes as there are processors, then test one by one
+"${MAKE:-make}" -s -k -j "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" tests CC="${CC:-cc}" >/dev/null 2>&1
+if [ $# -gt 0 ]; then
+    for name in "$@"; do run_test "test_${name#test_}"; done
+else
+    for file in tests/test_*.c; do run_test "$(basename "$file" .c)"; done
+    run_builds
+fi
+line="$passed passed, $failed failed"
+[ $skipped -eq 0 ] || line="$line, $skipped skipped"
+echo "$line"
+[ $failed -eq 0 ]

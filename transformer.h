@@ -741,8 +741,10 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #define TFI_OPENMP 0
 #endif
 
-/* The x87 unit keeps more digits than a float in registers, so that results would depend on what
- * the compiler keeps there: 32-bit x86 computes with SSE2.  And sums are not to be reordered. */
+/* The same bits wherever a line of code is compiled: 32-bit x86 computes with SSE2, since the x87
+ * unit keeps more digits in registers than in memory; sums are not reordered; and a product and a
+ * sum are fused only where we say so (V_FMA): left to itself a compiler may fuse one way in the body
+ * of a loop and another way in its tail. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
 #if defined(__i386__) && !defined(__SSE2_MATH__)
@@ -751,8 +753,15 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #ifdef __FAST_MATH__
 #pragma GCC optimize("no-fast-math")
 #endif
-#elif (defined(__clang__) && defined(__FAST_MATH__) && !defined(__s390x__)) || defined(_M_FP_FAST)
+#pragma GCC optimize("fp-contract=off")
+#elif defined(__clang__)
+#if defined(__FAST_MATH__) && !defined(__s390x__) && !defined(__wasm__)
 #pragma float_control(precise, on, push)
+#endif
+#pragma clang fp contract(off)
+#elif defined(_MSC_VER)
+#pragma float_control(precise, on, push)
+#pragma fp_contract(off)
 #endif
 
 #if defined(TRANSFORMER_MALLOC) != defined(TRANSFORMER_FREE)
@@ -1203,7 +1212,8 @@ static transformer_status tfi_check_rope(const transformer_rope *r, int id, int 
     else if (r->scaling == TRANSFORMER_ROPE_YARN && tfi_outside(r->beta_fast, r->beta_slow, 1e6))
         field = "beta_fast";
     if (field) return tfi_fail(error, TRANSFORMER_CONFIG, "rope[%d].%s is out of range", id, field);
-    for (int i = 0; r->scaling == TRANSFORMER_ROPE_LONG && i < r->dims / 2; i++)
+    int pairs = (r->dims == -1 ? head_dim : r->dims) / 2;
+    for (int i = 0; r->scaling == TRANSFORMER_ROPE_LONG && i < pairs; i++)
         if (tfi_outside((double)r->short_factors[i], 1e-6, 1e6) ||
             tfi_outside((double)r->long_factors[i], 1e-6, 1e6))
             return tfi_fail(error, TRANSFORMER_CONFIG, "rope[%d]: factor %d is out of range", id,
@@ -3276,6 +3286,8 @@ static transformer_status tfi_check_sequence(const transformer_model *m,
                                              const transformer_workspace *w,
                                              const transformer_sequence *q, int index,
                                              transformer_error *error) {
+    if (!q->state)
+        return tfi_fail(error, TRANSFORMER_ARGUMENT, "sequence %d: state is NULL", index);
     if (!tfi_is_state(q->state))
         return tfi_fail(error, TRANSFORMER_STATE, "sequence %d: no state", index);
     if (q->state->model != m->fingerprint)
@@ -4167,7 +4179,13 @@ TFI_DEF transformer_status transformer_unembedding(float *out, const float *x,
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC pop_options
-#elif (defined(__clang__) && defined(__FAST_MATH__) && !defined(__s390x__)) || defined(_M_FP_FAST)
+#elif defined(__clang__)
+#pragma clang fp contract(on) /* the compiler's default */
+#if defined(__FAST_MATH__) && !defined(__s390x__) && !defined(__wasm__)
+#pragma float_control(pop)
+#endif
+#elif defined(_MSC_VER)
+#pragma fp_contract(on)
 #pragma float_control(pop)
 #endif
 #endif /* TRANSFORMER_IMPLEMENTATION */

@@ -76,7 +76,7 @@
  *            model; vectors (norm weights, biases) are copied as float32 at binding.  A model and a
  *            workspace hold pointers and stay where they are; a state may be moved, copied (a
  *            fork), written to disk and read back: see transformer_state_restore.  Optimised code
- *            needs less than 8 KB of stack; a debug build (-O0) up to 400 KB.
+ *            needs less than 16 KB of stack; a debug build (-O0) up to 400 KB.
  * THREADS    A model may be used by any number of threads at once, each with its own state and
  *            workspace.  Inside one call, options.n_threads threads share the work if the
  *            implementation was compiled with OpenMP, or through your own job system if
@@ -791,11 +791,16 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #endif
 
 enum {
-    TFI_ALIGN = 64,            /* of every array in our memory: a cache line, a 512-bit vector */
-    TFI_KEY_BLOCK = 64,        /* keys per step of attention; caches hold whole blocks */
-    TFI_HEAD_BLOCK = 256,      /* vocabulary rows per step of the head */
-    TFI_BLOCK_BYTES = 1 << 18, /* weights that stay in second-level cache while all tokens pass */
-    TFI_AHEAD_BYTES = 1 << 13  /* how far before its use a weight is asked for, at least */
+    TFI_ALIGN = 64,       /* of every array in our memory: a cache line, a 512-bit vector */
+    TFI_KEY_BLOCK = 64,   /* keys per step of attention; caches hold whole blocks */
+    TFI_HEAD_BLOCK = 256, /* vocabulary rows per step of the head */
+    TFI_BLOCK_BYTES =
+        3 << 18, /* weights that stay in the second-level cache while all tokens pass */
+    TFI_AHEAD_BYTES = 1 << 13, /* how far before its use a weight is asked for, at least */
+    TFI_CUT_BYTES = 4096,      /* of each token between two looks at the partial sums */
+    TFI_CUT_ROWS = 32,         /* rows whose partial sums are kept meanwhile */
+    TFI_SUMS_IN = 1,
+    TFI_SUMS_OUT = 2
 };
 
 static int tfi_min(int a, int b) { return a < b ? a : b; }
@@ -4425,20 +4430,27 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
 #define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - i);
 #define TFI_DECLARE_X(r, t) TFI_X x##t;
 #define TFI_MAC(r, t) a##r##t = TFI_DOT(w, x##t, a##r##t);
+#define TFI_LOAD_PARTIAL(r, t) a##r##t = V_LOAD(sums + (r * TFI_TILE + t) * TFI_LANES);
+#define TFI_STORE_PARTIAL(r, t) V_STORE(sums + (r * TFI_TILE + t) * TFI_LANES, a##r##t);
 #define TFI_STORE_SUMS(r, t) V_STORE_SUM4(out + (size_t)t * out_stride, a0##t, a1##t, a2##t, a3##t);
 
-/* One tile of 4 rows; X are T tokens of a panel of exactly T. */
+/* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  A product may be cut
+ * along k: `sums` then carries the partial sums from cut to cut, 4 T vectors; `more` says if they
+ * come in and go out again.  Weights that are met once are asked for `ahead` of time. */
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
-    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(const TFI_W *w0, size_t w_stride,           \
-                                                       const TFI_X_ELEMENT *x, int k, float *out,  \
-                                                       size_t out_stride, size_t ahead) {          \
+    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
+        const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
+        size_t out_stride, size_t ahead, float *sums, int more) {                                  \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         int i = 0;                                                                                 \
         TFI_X w;                                                                                   \
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R4(LIST, TFI_ZERO)                                                                     \
+        if (T == TFI_TILE && more & TFI_SUMS_IN) {                                                 \
+            TFI_R4(LIST, TFI_LOAD_PARTIAL)                                                         \
+        }                                                                                          \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
-            if (T < TFI_TILE && ahead) { /* weights that are met once: ask for them early */       \
+            if (T < TFI_TILE && ahead) {                                                           \
                 TFI_PREFETCH(w0 + i + ahead);                                                      \
                 TFI_PREFETCH(w1 + i + ahead);                                                      \
                 TFI_PREFETCH(w2 + i + ahead);                                                      \
@@ -4453,6 +4465,10 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
             LIST(TFI_MAC, 2)                                                                       \
             w = TFI_W_LOAD(w3 + i);                                                                \
             LIST(TFI_MAC, 3)                                                                       \
+        }                                                                                          \
+        if (T == TFI_TILE && more & TFI_SUMS_OUT) {                                                \
+            TFI_R4(LIST, TFI_STORE_PARTIAL)                                                        \
+            return;                                                                                \
         }                                                                                          \
         if (i < k) {                                                                               \
             LIST(TFI_LOAD_X_N, 0)                                                                  \
@@ -4497,8 +4513,12 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
             int end = rows - first < block ? rows : first + block;                                 \
             /* while this block is at work, the next one is fetched, a little with every tile */   \
             const TFI_W *next = w + (size_t)end * w_stride;                                        \
-            size_t part = ahead || end == rows ? 0 : w_stride * 4 * TFI_TILE / (size_t)n + 64;     \
-            (void)part, (void)next; /* the scalar row has no tiles */                              \
+            const int cut = TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT);                            \
+            size_t cuts = (size_t)((k + cut - 1) / cut);                                           \
+            size_t part =                                                                          \
+                ahead || end == rows ? 0 : w_stride * 4 * TFI_TILE / (size_t)n / cuts + 64;        \
+            TFI_V sums[TFI_CUT_ROWS * TFI_TILE];                                                   \
+            (void)part, (void)next, (void)sums; /* the scalar row has no tiles */                  \
             for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                             \
                 const TFI_X_ELEMENT *x =                                                           \
                     (const TFI_X_ELEMENT *)panels + (size_t)t0 * (size_t)unit;                     \
@@ -4517,18 +4537,38 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
         for (; r + 4 <= end; r += 4, next += part) {                                               \
             tfi_prefetch(next, part * sizeof(TFI_W));                                              \
             TFI_K(tile##T##_##type)                                                                \
-            (w + (size_t)r * w_stride, w_stride, x, k, to + r, out_stride, ahead);                 \
+            (w + (size_t)r * w_stride, w_stride, x, k, to + r, out_stride, ahead, NULL, 0);        \
         }                                                                                          \
+        break;
+/* A full panel, cut along k so that a cut of it stays in first-level cache while TFI_CUT_ROWS rows
+ * pass, the weights coming from the second level; their partial sums wait on the stack. */
+#define TFI_CUT_CASE(type, T)                                                                      \
+    case T:                                                                                        \
+        for (; r + 4 <= end; r += TFI_CUT_ROWS) {                                                  \
+            int stop = end - r < TFI_CUT_ROWS ? end - 3 : r + TFI_CUT_ROWS;                        \
+            for (int from = 0, last = 0; !last; from += cut) { /* once, too, if k is 0 */          \
+                last = k - from <= cut;                                                            \
+                int width = last ? k - from : cut;                                                 \
+                int more = (from ? TFI_SUMS_IN : 0) | (last ? 0 : TFI_SUMS_OUT);                   \
+                for (int i = r; i < stop; i += 4, next += part) {                                  \
+                    tfi_prefetch(next, part * sizeof(TFI_W));                                      \
+                    TFI_K(tile##T##_##type)                                                        \
+                    (w + (size_t)i * w_stride + from, w_stride, x + (size_t)from * T, width,       \
+                     to + i, out_stride, 4 * w_stride, (float *)(sums + (i - r) * T), more);       \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        r = end - (end - first) % 4;                                                               \
         break;
 #define TFI_TILES1(type)
 #define TFI_TILES3(type)                                                                           \
-    switch (tokens) { TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3) }
+    switch (tokens) { TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_CUT_CASE(type, 3) }
 #define TFI_TILES6(type)                                                                           \
     switch (tokens) {                                                                              \
         TFI_TILE_CASE(type, 1)                                                                     \
         TFI_TILE_CASE(type, 2)                                                                     \
         TFI_TILE_CASE(type, 3)                                                                     \
-        TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_TILE_CASE(type, 6)                       \
+        TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_CUT_CASE(type, 6)                        \
     }
 #define TFI_MATMUL1(type) TFI_DEFINE_DOT(dot_##type) TFI_DEFINE_DRIVER(type, TFI_TILES1)
 #define TFI_MATMUL3(type)                                                                          \

@@ -10,7 +10,7 @@ out=build/matrix
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Werror"
 warn_c="-std=c99 $warn -Wstrict-prototypes"
 warn_cxx="-std=c++11 $warn"
-frame=-Wframe-larger-than=8192
+frame=-Wframe-larger-than=15360
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 passed=0 failed=0 skipped=0
 
@@ -121,7 +121,7 @@ group_warnings() {
         esac
         job "$command" "$command -I. -c tests/include_impl.c -o $out/warnings.$planned.o"
     done <"$out/levels"
-    finish "compiles without a warning, stack frames up to 8 KiB"
+    finish "compiles without a warning, stack frames up to 15 KiB"
 }
 
 # program TITLE LINK COMPILE-AND-FILE...: compiles each file, links, runs.

@@ -383,7 +383,7 @@ typedef struct transformer_options {
     int undo;     /* sliding windows: positions a rewind can go back, and tokens per pass; 0 = 512.
                      Layers that see everything can go back to any position. */
     /* read by transformer_workspace_* */
-    int batch;     /* most tokens in one pass over the weights; 0 = 512 (or context if less) */
+    int batch;     /* most tokens in one pass over the weights; 0 = 256 (or context if less) */
     int n_threads; /* 0 or 1 = serial */
     transformer_parallel *parallel; /* your job system in place of OpenMP */
     void *parallel_user;

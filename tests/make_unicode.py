@@ -61,11 +61,13 @@ def compositions():
 
 
 def decomposition_table(name, what, compatible):
-    pool, entries = [], []
+    pool, entries, offsets = [], [], []
     for c, whole in decompositions(compatible):
         entries.append(c << 5 | len(whole))
+        offsets.append(len(pool))
         pool += whole
     table("uint32_t", f"tku_{name}", f"{what}: character << 5 | size, sorted.", entries)
+    table("uint16_t", f"tku_{name}_at", "Where each begins in the texts.", offsets)
     table("uint32_t", f"tku_{name}_text", f"Their texts, one behind the other ({len(pool)}).", pool)
 
 
@@ -106,6 +108,8 @@ static const char tku_category_names[][3] = {""")
     decomposition_table("compatible", "Full compatibility decompositions that are not canonical", True)
     table("uint32_t", "tku_compositions", "Canonical compositions: first, second, composed; sorted.",
           [x for row in sorted(compositions()) for x in row])
+    table("uint32_t", "tku_joining", "Characters of class 0 that compose with the one before, but for Hangul; sorted.",
+          sorted({b for _, b, _ in compositions() if ucd.combining(chr(b)) == 0}))
     print("\n/* clang-format on */\n\n#endif /* UNICODE_DATA_H */")
 
 

@@ -23,7 +23,7 @@ static const char usage[] =
     "  -k TOP_K           sample from the k most probable tokens (default 0 = all)\n"
     "  --top-p P          sample from the tokens that make up this probability (default 0.9)\n"
     "  -s SEED            of the random numbers (default: the time)\n"
-    "  -z TOKENIZER       tokenizer.bin (default: MODEL/tokenizer.bin)\n"
+    "  -z TOKENIZER       a file or directory (default: what MODEL comes with)\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
     "  --kv f32|f16       type of the KV cache\n"
@@ -73,25 +73,27 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
 
 /* ---- set-up ---- */
 
+/* The tokenizer that the model comes with, unless another is named. */
 static tokenizer *load_tokenizer(const arguments *a, int vocab_size) {
     tokenizer_error error;
-    char *path = (char *)allocate(strlen(a->model) + sizeof "/tokenizer.bin", 1);
-    sprintf(path, "%s/tokenizer.bin", a->model);
-    const char *name = a->tokenizer ? a->tokenizer : path;
+    const char *name = a->tokenizer ? a->tokenizer : a->model;
     tokenizer *t = tokenizer_open(name, vocab_size, &error);
     if (t == NULL)
         die("tokenizer %s: %s%s", name, error.text, a->tokenizer ? "" : " (-z names another)");
-    free(path);
     return t;
 }
 
-/* The prompt as tokens, BOS first.  *n = how many. */
+/* The prompt as tokens, with what the model wants in front.  *n = how many: at least one. */
 static int32_t *encode_prompt(const tokenizer *t, const char *prompt, int *n) {
     tokenizer_error error;
-    size_t length = strlen(prompt);
-    int32_t *tokens = (int32_t *)allocate(length + 2, sizeof *tokens);
-    *n = tokenizer_encode(t, prompt, length, TOKENIZER_BOS, tokens, length + 2, &error);
+    size_t length = strlen(prompt), capacity = tokenizer_encode_bound(t, length) + 1;
+    int32_t *tokens = (int32_t *)allocate(capacity, sizeof *tokens);
+    *n = tokenizer_encode(t, prompt, length, TOKENIZER_AUTO, tokens, capacity, &error);
     if (*n < 0) die("%s", error.text);
+    if (*n > 0 && tokens[*n - 1] == tokenizer_eos(t) && tokenizer_adds_eos(t))
+        --*n; /* the text is to go on */
+    if (*n == 0) tokens[(*n)++] = tokenizer_bos(t) >= 0 ? tokenizer_bos(t) : tokenizer_eos(t);
+    if (tokens[0] < 0) die("this model needs a prompt: it has no token that begins a text");
     return tokens;
 }
 
@@ -155,10 +157,12 @@ static void evaluate_prompt(generator *g, const int32_t *tokens, int n) {
  * Returns how many it sampled. */
 static int generate(generator *g, int n) {
     int count = 0, vocab_size = tokenizer_vocab_size(g->tokenizer);
+    int n_logits = transformer_model_config(g->model)->vocab_size;
+    if (n_logits < vocab_size) vocab_size = n_logits;
     while (n == 0 || count < n) {
         int32_t token = sampler_sample(&g->sampler, g->logits, vocab_size, g->scratch);
         if (token < 0) die("the logits are not numbers");
-        if (token == tokenizer_bos(g->tokenizer) || token == tokenizer_eos(g->tokenizer))
+        if (token == tokenizer_bos(g->tokenizer) || tokenizer_is_end(g->tokenizer, token))
             break; /* llama2.c's models end a text with the BOS of the next */
         print_token(g, token);
         count++;

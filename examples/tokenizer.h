@@ -3155,7 +3155,7 @@ static int tki_gguf_pieces(tokenizer *t, const tki_gguf *g) {
         size_t size;
         const char *text = tki_gguf_string(&p, &size);
         double score = scores ? (double)tki_f32(scores + 4 * i) : 0;
-        uint32_t type = types ? tki_u32(types + 4 * i) : TOKENIZER_NORMAL;
+        uint32_t type = types ? tki_u32(types + 4 * i) : (uint32_t)TOKENIZER_NORMAL;
         if (!tki_is_finite(score))
             return tki_fail(g->error, "tokenizer.ggml.scores: number %d is not finite", t->n);
         if (type < 1 || type > 6) type = TOKENIZER_UNUSED;

@@ -193,8 +193,10 @@ static int naive_encode(const tokenizer *t, const bytes *b, const char *text, in
         memmove(&spans[best + 1], &spans[best + 2], (size_t)(n - best - 2) * sizeof(span));
         n--;
     }
-    for (int i = 0; i < n; i++) out[i] = spans[i].token;
-    return n;
+    int kept = 0;
+    for (int i = 0; i < n; i++) /* a run of what is unknown is one token */
+        if (spans[i].token != 0 || kept == 0 || out[kept - 1] != 0) out[kept++] = spans[i].token;
+    return kept;
 }
 
 /* ---- groups ---- */

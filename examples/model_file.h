@@ -16,8 +16,9 @@
  * READS      - a Hugging Face directory: config.json and model.safetensors, or the shards of
  *              model.safetensors.index.json; F32, F16 and BF16 weights of the families in the table
  *              under >>families.
+ *            - a GGUF file, version 2 or 3, or all parts of a split one (name any of them), of the
+ *              architectures in the table under >>gguf; from a path or from memory.
  *            - a llama2.c checkpoint (.bin), version 0, 1 or 2.
- *            GGUF is recognised and refused by name.
  * MEMORY     Files are mapped where the system can (else read into memory) and tensors are used
  *            where they lie.  Three things are copied, once, in the type they have: matrices stored
  *            transposed (GPT-2), queries, keys and values interleaved by head (GPT-NeoX, BLOOM,
@@ -28,6 +29,12 @@
  *            families, RoPE types and activations, mixtures of experts, quantised weights,
  *            tensors that are missing, left over, misshapen, or of another type.  Nothing in a file
  *            is trusted; do not change a file while it is open.
+ * GGUF       leaves out facts that its architectures imply (RoPE pairing, where the norms are,
+ *            windows' patterns); they are supplied.  What differs between models and is not in the
+ *            file cannot be: the sliding window of Mistral 7B v0.1, of Qwen 2 and of StarCoder 2
+ *            (taken to be 4096, as in its releases), Qwen 1's changes beyond its trained length.
+ *            A metadata key of the architecture that is not understood is refused by name.
+ *            model_file_metadata and model_file_stored show what is in a file, run or not.
  * LENGTH     "dynamic" and "longrope" scaling depend on the length of the sequence: set
  *            transformer_options.rope_length.  Qwen 1 changes its RoPE base with the length of the
  *            prompt: without model_file_options.rope_length its context ends where that begins.
@@ -59,21 +66,31 @@ typedef struct model_file model_file;
 
 typedef struct model_file_options { /* all zero is the default; NULL will do */
     int rope_length; /* Qwen 1: length of the sequences to come; 0 = within the trained length */
+    int only_look;   /* 1 = list metadata and tensors, of any architecture; nothing can be bound */
 } model_file_options;
 
 typedef struct model_file_info {
-    char family[32];     /* config.json's model_type, or "llama2.c" */
+    char format[16];     /* "safetensors", "GGUF" or "llama2.c" */
+    char family[32];     /* config.json's model_type, general.architecture, or "llama2.c" */
     size_t n_tensors;    /* what model_file_bind binds */
+    size_t n_stored;     /* for model_file_stored; 0 = llama2.c */
+    size_t n_metadata;   /* for model_file_metadata; 0 = not GGUF */
     size_t file_bytes;   /* of all files that hold weights */
     size_t copied_bytes; /* of weights that were rearranged or dequantised */
     int mapped;          /* 1 = files are mapped, 0 = read into memory */
     int dequantized;     /* 1 = 8-bit weights were expanded to F32 (llama2.c version 2) */
 } model_file_info;
 
-/* path: a directory with config.json, a .safetensors file in one, or a llama2.c checkpoint.  NULL
- * on failure, with the reason in *error (which may be NULL). */
+/* path: a directory with config.json, a .safetensors file in one, a GGUF file or a llama2.c
+ * checkpoint.  NULL on failure, with the reason in *error (which may be NULL). */
 MODEL_FILE_API model_file *model_file_open(const char *path, const model_file_options *options,
                                            transformer_error *error);
+
+/* A GGUF file or a llama2.c checkpoint that is in memory, which has to stay there until
+ * model_file_close and is not copied; at an address that is a multiple of 32, ideally. */
+MODEL_FILE_API model_file *model_file_open_memory(const void *data, size_t size,
+                                                  const model_file_options *options,
+                                                  transformer_error *error);
 MODEL_FILE_API void model_file_close(model_file *file); /* NULL is ignored */
 
 /* What transformer_model_size, _init and _new take.  You may copy it and change, say, context. */
@@ -88,6 +105,66 @@ MODEL_FILE_API const transformer_tensor *model_file_tensor(const model_file *fil
 MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transformer_model *model,
                                                   transformer_error *error);
 
+/* ---- what is in the file, understood or not ---- */
+
+typedef struct model_file_string { /* points into the file; no zero at its end; maybe not UTF-8 */
+    const char *text;
+    size_t length;
+} model_file_string;
+
+enum { /* of metadata: GGUF's numbers */
+       MODEL_FILE_U8 = 0,
+       MODEL_FILE_I8 = 1,
+       MODEL_FILE_U16 = 2,
+       MODEL_FILE_I16 = 3,
+       MODEL_FILE_U32 = 4,
+       MODEL_FILE_I32 = 5,
+       MODEL_FILE_F32 = 6,
+       MODEL_FILE_BOOL = 7,
+       MODEL_FILE_STRING = 8,
+       MODEL_FILE_ARRAY = 9,
+       MODEL_FILE_U64 = 10,
+       MODEL_FILE_I64 = 11,
+       MODEL_FILE_F64 = 12
+};
+
+typedef struct model_file_value {
+    model_file_string key;
+    int type;                  /* MODEL_FILE_U8 ... */
+    int element;               /* an array: the type of its elements; else = type */
+    size_t n;                  /* an array: how many; else 1 */
+    const unsigned char *data; /* the elements as GGUF stores them: little-endian, unaligned */
+    size_t bytes;
+} model_file_value;
+
+/* Value number i of info.n_metadata; that of a key.  0 if there is none. */
+MODEL_FILE_API int model_file_metadata(const model_file *file, size_t i, model_file_value *value);
+MODEL_FILE_API int model_file_find(const model_file *file, const char *key,
+                                   model_file_value *value);
+
+/* Element i (0 for what is no array).  0 if there is none, it is of another kind (bool counts as an
+ * integer, integers as floats), or does not fit. */
+MODEL_FILE_API int model_file_int(const model_file_value *value, size_t i, int64_t *out);
+MODEL_FILE_API int model_file_float(const model_file_value *value, size_t i, double *out);
+/* Strings have to be read in order: *at starts at 0 and moves on.  0 at the end. */
+MODEL_FILE_API int model_file_next_string(const model_file_value *value, size_t *at,
+                                          model_file_string *out);
+
+typedef struct model_file_stored_tensor {
+    model_file_string name;
+    const char *type; /* "F32", "Q4_K", "I32", ...; never NULL */
+    int dtype;        /* transformer_dtype, or -1: not for transformer.h */
+    int gguf_type;    /* GGUF's number of the type, or -1 */
+    int n_dims;       /* dims[0] is the outermost: [rows, columns] */
+    uint64_t dims[4]; /* of more dimensions, the first four */
+    const void *data;
+    size_t bytes;
+} model_file_stored_tensor;
+
+/* Tensor number i of info.n_stored, in the order of names.  0 if there is none. */
+MODEL_FILE_API int model_file_stored(const model_file *file, size_t i,
+                                     model_file_stored_tensor *tensor);
+
 #ifdef __cplusplus
 }
 #endif
@@ -98,6 +175,7 @@ MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transf
  * CONTENTS   >>errors >>files >>json >>reader    text to checked values
  *            >>rope >>families                   config.json to transformer_config
  *            >>names >>safetensors >>layouts     tensor names to roles, rows to rows
+ *            >>metadata >>gguf                   the same of GGUF
  *            >>llama2c >>open                    the rest
  */
 #if defined(MODEL_FILE_IMPLEMENTATION) && !defined(MODEL_FILE_IMPLEMENTED)
@@ -161,6 +239,7 @@ typedef struct mfi_file {
     unsigned char *data; /* NULL = not open */
     size_t size;
     int mapped;
+    int borrowed;  /* the caller's memory */
     char name[64]; /* for errors: the last part of the path */
 } mfi_file;
 
@@ -169,6 +248,7 @@ static void mfi_file_close(mfi_file *file) {
     if (file->mapped) munmap((void *)file->data, file->size);
     else
 #endif
+        if (!file->borrowed)
         free(file->data);
     file->data = NULL;
 }
@@ -1561,7 +1641,8 @@ static const mfi_family mfi_families[] = {
      0, MFI_RMS("relu2", 1e-6), 1e4, 1, 0, mfi_setup_nanochat}};
 /* clang-format on */
 
-static void mfi_activation(mfi_reader *r, const mfi_family *f, transformer_config *c) {
+/* The activation of that name; -1 if there is none. */
+static int mfi_find_activation(const char *name) {
     static const struct {
         const char *name;
         int kind;
@@ -1578,16 +1659,20 @@ static void mfi_activation(mfi_reader *r, const mfi_family *f, transformer_confi
                  {"tanh", TRANSFORMER_TANH},
                  {"sigmoid", TRANSFORMER_SIGMOID},
                  {"linear", TRANSFORMER_IDENTITY}};
-    char name[24];
     size_t i;
+    for (i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(name, kinds[i].name) == 0) return kinds[i].kind;
+    return -1;
+}
+
+static void mfi_activation(mfi_reader *r, const mfi_family *f, transformer_config *c) {
+    char name[24];
+    int kind;
     if (f->act_key) mfi_string(r, f->act_key, f->act, name, sizeof name);
     else snprintf(name, sizeof name, "%s", f->act);
-    for (i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(name, kinds[i].name) == 0) {
-            c->activation = kinds[i].kind;
-            return;
-        }
-    mfi_fail(r->error, MFI_UNSUPPORTED, "%s: activation '%s' is not supported", r->file, name);
+    kind = mfi_find_activation(name);
+    if (kind >= 0) c->activation = kind;
+    else mfi_fail(r->error, MFI_UNSUPPORTED, "%s: activation '%s' is not supported", r->file, name);
 }
 
 /* Keys that, in any family, mean a model this library does not run. */
@@ -1636,19 +1721,13 @@ static void mfi_sizes(mfi_reader *r, const mfi_family *f, transformer_config *c)
     c->embedding_dim = c->dim;
 }
 
-/* config.json to transformer_config; biases and the head are settled when tensors are known. */
-static void mfi_configure(mfi_reader *r, const mfi_family *f, transformer_config *c) {
-    int flags = f->flags, i;
-    transformer_config_defaults(c);
-    mfi_refuse(r);
-    mfi_sizes(r, f, c);
-    mfi_activation(r, f, c);
-    if (!mfi_ok(r)) return;
+/* What the family's flags say. */
+static void mfi_apply_flags(const mfi_family *f, transformer_config *c) {
+    int flags = f->flags;
     c->norm = flags & MFI_LN ? TRANSFORMER_NORM_LAYER : TRANSFORMER_NORM_RMS;
     c->norm_weight = !(flags & MFI_BARE);
     c->norm_bias = (flags & MFI_NORM_BIAS) != 0;
     c->norm_plus_one = (flags & MFI_PLUS_ONE) != 0;
-    c->norm_eps = (float)(f->eps_key ? mfi_number(r, f->eps_key, f->eps, 0, 1) : f->eps);
     c->norm_placement = flags & MFI_OUTPUT     ? TRANSFORMER_PLACE_OUTPUT
                         : flags & MFI_SANDWICH ? TRANSFORMER_PLACE_INPUT | TRANSFORMER_PLACE_OUTPUT
                                                : TRANSFORMER_PLACE_INPUT;
@@ -1660,8 +1739,20 @@ static void mfi_configure(mfi_reader *r, const mfi_family *f, transformer_config
         c->qk_norm = flags & MFI_QK_FULL ? TRANSFORMER_QK_NORM_FULL : TRANSFORMER_QK_NORM_HEAD;
     c->qk_norm_after_rope = (flags & MFI_QK_AFTER) != 0;
     memset(c->rope, 0, sizeof c->rope);
-    if (flags & MFI_TWO_ROPES) mfi_rope_pair(r, f, c);
-    else if (flags & MFI_ROPE) mfi_rope(r, f, c);
+}
+
+/* config.json to transformer_config; biases and the head are settled when tensors are known. */
+static void mfi_configure(mfi_reader *r, const mfi_family *f, transformer_config *c) {
+    int i;
+    transformer_config_defaults(c);
+    mfi_refuse(r);
+    mfi_sizes(r, f, c);
+    mfi_activation(r, f, c);
+    if (!mfi_ok(r)) return;
+    mfi_apply_flags(f, c);
+    c->norm_eps = (float)(f->eps_key ? mfi_number(r, f->eps_key, f->eps, 0, 1) : f->eps);
+    if (f->flags & MFI_TWO_ROPES) mfi_rope_pair(r, f, c);
+    else if (f->flags & MFI_ROPE) mfi_rope(r, f, c);
     r->bias_on = f->bias;
     r->bias_any = 0;
     if (f->setup && mfi_ok(r)) f->setup(r, c);
@@ -1674,39 +1765,69 @@ static void mfi_configure(mfi_reader *r, const mfi_family *f, transformer_config
  * they are in the header. */
 
 typedef struct mfi_tensor {
-    const char *name;  /* not terminated */
-    const char *shape; /* its text, for errors */
+    const char *name; /* not terminated */
     const unsigned char *data;
-    uint64_t dims[2]; /* of the first two dimensions */
+    uint64_t dims[4]; /* the first ones, outermost first */
     size_t bytes;
     uint32_t name_length;
     uint16_t file;
     uint8_t n_dims;
-    uint8_t dtype; /* index into mfi_dtypes */
+    uint8_t type; /* index into mfi_types */
 } mfi_tensor;
 
+/* Every type of both formats.  Bytes are per block. */
 static const struct {
     const char *name;
-    int size;
+    int block, bytes;
+    int gguf;  /* GGUF's number, or -1: only in safetensors, which has no blocks */
     int dtype; /* transformer_dtype, or -1 */
-} mfi_dtypes[] = {{"F32", 4, TRANSFORMER_F32},
-                  {"F16", 2, TRANSFORMER_F16},
-                  {"BF16", 2, TRANSFORMER_BF16},
-                  {"F64", 8, -1},
-                  {"F8_E4M3", 1, -1},
-                  {"F8_E5M2", 1, -1},
-                  {"I64", 8, -1},
-                  {"I32", 4, -1},
-                  {"I16", 2, -1},
-                  {"I8", 1, -1},
-                  {"U64", 8, -1},
-                  {"U32", 4, -1},
-                  {"U16", 2, -1},
-                  {"U8", 1, -1},
-                  {"BOOL", 1, -1},
-                  {"C64", 8, -1}};
+} mfi_types[] = {{"F32", 1, 4, 0, TRANSFORMER_F32},
+                 {"F16", 1, 2, 1, TRANSFORMER_F16},
+                 {"BF16", 1, 2, 30, TRANSFORMER_BF16},
+                 {"F64", 1, 8, 28, -1},
+                 {"F8_E4M3", 1, 1, -1, -1},
+                 {"F8_E5M2", 1, 1, -1, -1},
+                 {"I64", 1, 8, 27, -1},
+                 {"I32", 1, 4, 26, -1},
+                 {"I16", 1, 2, 25, -1},
+                 {"I8", 1, 1, 24, -1},
+                 {"U64", 1, 8, -1, -1},
+                 {"U32", 1, 4, -1, -1},
+                 {"U16", 1, 2, -1, -1},
+                 {"U8", 1, 1, -1, -1},
+                 {"BOOL", 1, 1, -1, -1},
+                 {"C64", 1, 8, -1, -1},
+                 {"Q4_0", 32, 18, 2, -1},
+                 {"Q4_1", 32, 20, 3, -1},
+                 {"Q5_0", 32, 22, 6, -1},
+                 {"Q5_1", 32, 24, 7, -1},
+                 {"Q8_0", 32, 34, 8, -1},
+                 {"Q8_1", 32, 36, 9, -1},
+                 {"Q2_K", 256, 84, 10, -1},
+                 {"Q3_K", 256, 110, 11, -1},
+                 {"Q4_K", 256, 144, 12, -1},
+                 {"Q5_K", 256, 176, 13, -1},
+                 {"Q6_K", 256, 210, 14, -1},
+                 {"Q8_K", 256, 292, 15, -1},
+                 {"IQ2_XXS", 256, 66, 16, -1},
+                 {"IQ2_XS", 256, 74, 17, -1},
+                 {"IQ3_XXS", 256, 98, 18, -1},
+                 {"IQ1_S", 256, 50, 19, -1},
+                 {"IQ4_NL", 32, 18, 20, -1},
+                 {"IQ3_S", 256, 110, 21, -1},
+                 {"IQ2_S", 256, 82, 22, -1},
+                 {"IQ4_XS", 256, 136, 23, -1},
+                 {"IQ1_M", 256, 56, 29, -1},
+                 {"TQ1_0", 256, 54, 34, -1},
+                 {"TQ2_0", 256, 66, 35, -1},
+                 {"MXFP4", 32, 17, 39, -1}};
 
-enum { MFI_N_DTYPES = (int)(sizeof mfi_dtypes / sizeof *mfi_dtypes) };
+enum { MFI_N_TYPES = (int)(sizeof mfi_types / sizeof *mfi_types) };
+
+/* Bytes of a row of n elements, a whole number of blocks. */
+static size_t mfi_row_bytes(int type, size_t n) {
+    return n / (size_t)mfi_types[type].block * (size_t)mfi_types[type].bytes;
+}
 
 /* What a role's tensor is: which one, and which part of it.  piece is 0, 1 or 2 for Q, K, V or
  * gate, up. */
@@ -1719,6 +1840,12 @@ typedef struct mfi_block { /* owned memory */
     struct mfi_block *next;
 } mfi_block;
 
+typedef struct mfi_keys { /* of a GGUF file */
+    size_t *at;           /* where each key starts */
+    unsigned char *used;  /* 1 = it was asked for */
+    size_t n;
+} mfi_keys;
+
 struct model_file {
     transformer_config config;
     model_file_info info;
@@ -1726,10 +1853,13 @@ struct model_file {
     int n_files;
     transformer_tensor *tensors; /* [n_layers * TRANSFORMER_N_ROLES]; data NULL = none */
     mfi_block *blocks;
-    /* only while opening: */
-    const mfi_family *family;
     mfi_tensor *found; /* sorted by name */
     size_t n_found, room;
+    mfi_keys keys;
+    /* only while opening: */
+    const mfi_family *family;
+    mfi_family adapted; /* GGUF: the family as such files have it */
+    int only_look;
     mfi_slot *slots; /* like tensors */
     char prefix[32]; /* of the tensors' names */
 };
@@ -1738,7 +1868,20 @@ static int mfi_show_name(const mfi_tensor *t) {
     return t->name_length > 100 ? 100 : (int)t->name_length;
 }
 
-static int mfi_show_shape(const mfi_tensor *t) { return 1 + (int)strcspn(t->shape, "]"); }
+/* "[47, 24]" */
+typedef struct mfi_text {
+    char text[100];
+} mfi_text;
+
+static mfi_text mfi_shape_text(const mfi_tensor *t) {
+    mfi_text s = {"["};
+    int i, n = 1;
+    for (i = 0; i < t->n_dims && i < 4; i++)
+        n += snprintf(s.text + n, sizeof s.text - (size_t)n, "%s%llu", i ? ", " : "",
+                      (unsigned long long)t->dims[i]);
+    snprintf(s.text + n, sizeof s.text - (size_t)n, t->n_dims > 4 ? ", ...]" : "]");
+    return s;
+}
 
 /* An error about a tensor: "model.safetensors: tensor 'wte.weight': ..." */
 MFI_PRINTF(5, 6)
@@ -1761,11 +1904,10 @@ static int mfi_shape(mfi_span v, mfi_tensor *t, uint64_t *count) {
     int64_t n;
     int i = 0, zero = 0;
     *count = 1;
-    t->shape = v.p;
     if (*v.p != '[') return 0;
     while (mfi_json_next(&at, NULL, &item)) {
         if (!mfi_json_integer(item, &n) || n < 0 || i >= 8) return 0;
-        if (i < 2) t->dims[i] = (uint64_t)n;
+        if (i < 4) t->dims[i] = (uint64_t)n;
         zero |= n == 0;
         if (n > 0 && *count > UINT64_MAX / 16 / (uint64_t)n) return 0;
         *count *= n > 0 ? (uint64_t)n : 1;
@@ -1789,16 +1931,16 @@ static int mfi_entry(const model_file *mf, mfi_tensor *t, mfi_span v, size_t sta
         mfi_json_get(v, "shape", 5, &shape) != 1 ||
         mfi_json_get(v, "data_offsets", 12, &place) != 1 || *place.p != '[')
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "dtype, shape or data_offsets is bad");
-    for (i = 0; i < MFI_N_DTYPES; i++) {
-        size_t n = strlen(mfi_dtypes[i].name);
-        if ((size_t)(dtype.end - dtype.p) == n + 2 &&
-            memcmp(dtype.p + 1, mfi_dtypes[i].name, n) == 0)
+    for (i = 0; i < MFI_N_TYPES; i++) {
+        size_t n = strlen(mfi_types[i].name);
+        if ((size_t)(dtype.end - dtype.p) == n + 2 && mfi_types[i].block == 1 &&
+            memcmp(dtype.p + 1, mfi_types[i].name, n) == 0)
             break;
     }
-    if (i == MFI_N_DTYPES)
+    if (i == MFI_N_TYPES)
         return mfi_tensor_fail(mf, error, MFI_UNSUPPORTED, t, "dtype %.*s is not known",
                                mfi_show(dtype), dtype.p);
-    t->dtype = (uint8_t)i;
+    t->type = (uint8_t)i;
     if (!mfi_shape(shape, t, &count))
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "bad shape %.*s", mfi_show(shape),
                                shape.p);
@@ -1809,11 +1951,11 @@ static int mfi_entry(const model_file *mf, mfi_tensor *t, mfi_span v, size_t sta
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t,
                                "data_offsets %.*s are not within the %llu bytes of data",
                                mfi_show(place), place.p, (unsigned long long)room);
-    if (count * (uint64_t)mfi_dtypes[i].size != (uint64_t)(to - from))
+    if (count * (uint64_t)mfi_types[i].bytes != (uint64_t)(to - from))
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t,
                                "shape %.*s of %s takes %llu bytes, data_offsets give %llu",
-                               mfi_show(shape), shape.p, mfi_dtypes[i].name,
-                               (unsigned long long)(count * (uint64_t)mfi_dtypes[i].size),
+                               mfi_show(shape), shape.p, mfi_types[i].name,
+                               (unsigned long long)(count * (uint64_t)mfi_types[i].bytes),
                                (unsigned long long)(to - from));
     t->data = file->data + start + (size_t)from;
     t->bytes = (size_t)(to - from);
@@ -1979,8 +2121,14 @@ static int mfi_ends(const char *name, size_t n, const char *end) {
 
 /* Buffers that old checkpoints carry and no model needs. */
 static int mfi_ignored(const model_file *mf, const mfi_tensor *t) {
-    static const char *const ends[] = {".attn.bias", ".attn.masked_bias", ".attention.bias",
-                                       ".attention.masked_bias", "rotary_emb.inv_freq"};
+    static const char *const ends[] = {".attn.bias",
+                                       ".attn.masked_bias",
+                                       ".attention.bias",
+                                       ".attention.masked_bias",
+                                       "rotary_emb.inv_freq",
+                                       "rope_freqs.weight",
+                                       "rope_factors_long.weight",
+                                       "rope_factors_short.weight"}; /* read with the metadata */
     static const char *const parts[] = {"vision_tower.", "multi_modal_projector."};
     size_t i, k;
     for (i = 0; i < sizeof ends / sizeof *ends; i++)
@@ -2175,7 +2323,7 @@ static size_t mfi_group_row(const transformer_config *c, int piece, size_t r) {
 /* A vector made of one tensor per head. */
 static int mfi_heads(model_file *mf, const mfi_tensor *first, const transformer_tensor *shape,
                      unsigned char *out, transformer_error *error) {
-    size_t n = (size_t)mf->config.head_dim, size = (size_t)mfi_dtypes[first->dtype].size;
+    size_t n = (size_t)mf->config.head_dim, size = (size_t)mfi_types[first->type].bytes;
     size_t stem = first->name_length - 8; /* ends in "0.weight" */
     int head;
     for (head = 0; head < shape->cols / mf->config.head_dim; head++) {
@@ -2188,10 +2336,10 @@ static int mfi_heads(model_file *mf, const mfi_tensor *first, const transformer_
         if (!t)
             return mfi_fail(error, MFI_WEIGHTS, "%s: tensor '%s' is missing",
                             mf->files[first->file].name, name);
-        if (t->n_dims != 1 || t->dims[0] != n || t->dtype != first->dtype)
-            return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "%s %.*s, expected %s [%lu]",
-                                   mfi_dtypes[t->dtype].name, mfi_show_shape(t), t->shape,
-                                   mfi_dtypes[first->dtype].name, (unsigned long)n);
+        if (t->n_dims != 1 || t->dims[0] != n || t->type != first->type)
+            return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "%s %s, expected %s [%lu]",
+                                   mfi_types[t->type].name, mfi_shape_text(t).text,
+                                   mfi_types[first->type].name, (unsigned long)n);
         memcpy(out + (size_t)head * n * size, t->data, n * size);
     }
     return 1;
@@ -2201,25 +2349,28 @@ static int mfi_heads(model_file *mf, const mfi_tensor *first, const transformer_
 static int mfi_check_shape(const model_file *mf, const mfi_tensor *t, const mfi_slot *slot,
                            int vector, size_t rows, size_t cols, transformer_error *error) {
     size_t a = rows, b = cols, hd = (size_t)mf->config.head_dim;
-    if (mfi_dtypes[t->dtype].dtype < 0)
-        return mfi_tensor_fail(mf, error, MFI_UNSUPPORTED, t, "dtype %s is not supported",
-                               mfi_dtypes[t->dtype].name);
+    if (mfi_types[t->type].dtype < 0)
+        return mfi_tensor_fail(mf, error, MFI_UNSUPPORTED, t, "type %s is not supported",
+                               mfi_types[t->type].name);
+    if ((vector || slot->layout == MFI_HEADS) && mfi_types[t->type].block > 1)
+        return mfi_tensor_fail(mf, error, MFI_UNSUPPORTED, t, "type %s is not for vectors",
+                               mfi_types[t->type].name);
     if (slot->layout == MFI_HEADS) return 1;
     if (vector) { /* [n], or [heads, head_dim] */
         if ((t->n_dims == 1 && t->dims[0] == rows) ||
             (t->n_dims == 2 && t->dims[1] == hd && rows % hd == 0 && t->dims[0] == rows / hd &&
              mf->config.qk_norm == TRANSFORMER_QK_NORM_PER_HEAD))
             return 1;
-        return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "shape %.*s, expected [%lu]",
-                               mfi_show_shape(t), t->shape, (unsigned long)rows);
+        return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "shape %s, expected [%lu]",
+                               mfi_shape_text(t).text, (unsigned long)rows);
     }
     if (slot->layout == MFI_IN_OUT || slot->layout == MFI_IN_CAT) {
         a = cols;
         b = rows;
     }
     if (t->n_dims == 2 && t->dims[0] == a && t->dims[1] == b) return 1;
-    return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "shape %.*s, expected [%lu, %lu]",
-                           mfi_show_shape(t), t->shape, (unsigned long)a, (unsigned long)b);
+    return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "shape %s, expected [%lu, %lu]",
+                           mfi_shape_text(t).text, (unsigned long)a, (unsigned long)b);
 }
 
 /* Rows of the whole source, and the row at which this piece starts. */
@@ -2245,18 +2396,19 @@ static int mfi_resolve(model_file *mf, int role, int layer, transformer_tensor *
     const mfi_tensor *t = &mf->found[slot->tensor];
     int vector = !mfi_is_matrix(role), moved;
     size_t rows = (size_t)(vector ? out->cols : out->rows), r;
-    size_t cols = vector ? 1 : (size_t)out->cols, start, total, size, row;
+    size_t cols = vector ? 1 : (size_t)out->cols, start, total, size, row, align;
     unsigned char *copy;
     const unsigned char *data;
     total = mfi_source_rows(mf, slot, layer, rows, &start);
     if (!mfi_check_shape(mf, t, slot, vector, total, cols, error)) return 0;
-    size = (size_t)mfi_dtypes[t->dtype].size;
-    row = cols * size;
-    out->dtype = mfi_dtypes[t->dtype].dtype;
+    size = (size_t)mfi_types[t->type].bytes; /* of an element, where elements are moved */
+    row = mfi_row_bytes(t->type, cols);
+    out->dtype = mfi_types[t->type].dtype;
     moved = (slot->layout == MFI_GROUP && mf->config.n_kv_heads > 1) || slot->layout == MFI_HEADS ||
             (!vector && (slot->layout == MFI_IN_OUT || slot->layout == MFI_IN_CAT));
+    align = mfi_types[t->type].block == 1 ? size : mfi_types[t->type].bytes % 2 ? 1 : 2;
     data = t->data + (moved ? 0 : start * row);
-    if (!moved && (uintptr_t)data % size == 0) {
+    if (!moved && (uintptr_t)data % align == 0) {
         out->data = data;
         return 1;
     }
@@ -2285,11 +2437,1003 @@ static int mfi_resolve_all(model_file *mf, transformer_error *error) {
             if (wanted && slot->tensor < 0) return mfi_missing_tensor(mf, role, layer, error);
             if (!wanted && slot->tensor >= 0)
                 return mfi_tensor_fail(mf, error, MFI_WEIGHTS, &mf->found[slot->tensor],
-                                       "config.json asks for no %s", transformer_role_name(role));
+                                       "the configuration asks for no %s",
+                                       transformer_role_name(role));
             if (wanted && !mfi_resolve(mf, role, layer, out, error)) return 0;
             mf->info.n_tensors += (size_t)wanted;
         }
     return 1;
+}
+
+static int mfi_make_room(model_file *mf, transformer_error *error) {
+    size_t n = (size_t)mf->config.n_layers * TRANSFORMER_N_ROLES, i;
+    mf->tensors = (transformer_tensor *)calloc(n, sizeof *mf->tensors);
+    mf->slots = (mfi_slot *)malloc(n * sizeof *mf->slots);
+    if (!mf->tensors || !mf->slots) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    for (i = 0; i < n; i++) mf->slots[i].tensor = -1;
+    return 1;
+}
+
+/* The configuration in transformer.h's own judgement, with the place named. */
+static int mfi_check_config(const model_file *mf, const char *where, transformer_error *error) {
+    transformer_error inner;
+    if (transformer_config_check(&mf->config, &inner) == TRANSFORMER_OK) return 1;
+    return mfi_fail(error, inner.status, "%s: %.200s", where, inner.text);
+}
+
+/* directory/name, to be freed; NULL if there is no memory. */
+static char *mfi_join(const char *directory, const char *name, size_t n) {
+    size_t length = strlen(directory);
+    char *path = length < SIZE_MAX / 4 ? (char *)malloc(length + n + 2) : NULL;
+    if (!path) return NULL;
+    memcpy(path, directory, length);
+    if (length > 0 && path[length - 1] != '/' && path[length - 1] != '\\') path[length++] = '/';
+    memcpy(path + length, name, n);
+    path[length + n] = 0;
+    return path;
+}
+
+/* Opens directory/name as the next of mf->files. */
+static int mfi_open_file(model_file *mf, const char *directory, const char *name, size_t n,
+                         transformer_error *error) {
+    char *path = mfi_join(directory, name, n);
+    mfi_file *more = (mfi_file *)realloc(mf->files, ((size_t)mf->n_files + 1) * sizeof *more);
+    int ok = 0;
+    if (more) mf->files = more;
+    if (!more || !path) mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    else if ((ok = mfi_file_open(path, &mf->files[mf->n_files], error)) != 0) mf->n_files++;
+    free(path);
+    return ok;
+}
+
+/* ==== >>metadata ============================================================================
+ *
+ * A GGUF file: "GGUF", version, how many tensors, how many keys; the keys with their values; for
+ * each tensor its name, dimensions (innermost first), type and offset; padding up to a multiple of
+ * general.alignment; the data.  It is checked once from start to end, and then read where it lies. */
+
+enum { MFI_ARRAY_DEPTH = 4, MFI_MAX_KEY = 65535 };
+
+typedef struct mfi_cursor {
+    const unsigned char *p, *end;
+    const mfi_file *file;
+    const char *what; /* is being read, for errors: "the value of key" */
+    model_file_string of;
+    transformer_error *error;
+} mfi_cursor;
+
+static mfi_text mfi_quote(model_file_string s) {
+    mfi_text q;
+    int n = s.length > 60 ? 60 : (int)s.length;
+    snprintf(q.text, sizeof q.text, s.text ? " '%.*s'" : "%.*s", n, s.text ? s.text : "");
+    return q;
+}
+
+static int mfi_gguf_bad(const mfi_cursor *c, const char *why) {
+    return mfi_fail(c->error, MFI_WEIGHTS, "%s: %s%s, at byte %lu: %s", c->file->name, c->what,
+                    mfi_quote(c->of).text, (unsigned long)(c->p - c->file->data), why);
+}
+
+/* The next n bytes, or NULL if the file is too short. */
+static const unsigned char *mfi_take(mfi_cursor *c, uint64_t n) {
+    const unsigned char *p = c->p;
+    if (n > (uint64_t)(c->end - p)) {
+        mfi_gguf_bad(c, "the file ends here");
+        return NULL;
+    }
+    c->p += (size_t)n;
+    return p;
+}
+
+static int mfi_take_u32(mfi_cursor *c, uint32_t *v) {
+    const unsigned char *p = mfi_take(c, 4);
+    if (p) *v = mfi_u32(p);
+    return p != NULL;
+}
+
+static int mfi_take_u64(mfi_cursor *c, uint64_t *v) {
+    const unsigned char *p = mfi_take(c, 8);
+    if (p) *v = mfi_u64(p);
+    return p != NULL;
+}
+
+static int mfi_take_string(mfi_cursor *c, model_file_string *s) {
+    uint64_t n;
+    if (!mfi_take_u64(c, &n)) return 0;
+    s->length = (size_t)n;
+    s->text = (const char *)mfi_take(c, n);
+    return s->text != NULL;
+}
+
+/* Bytes of a scalar of that type; 0 for strings, arrays and what does not exist. */
+static size_t mfi_scalar_bytes(uint32_t type) {
+    static const unsigned char bytes[13] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    return type < 13 ? bytes[type] : 0;
+}
+
+/* n values of one type; arrays of arrays may be MFI_ARRAY_DEPTH deep. */
+static int mfi_take_values(mfi_cursor *c, uint32_t type, uint64_t n, int depth) {
+    size_t size = mfi_scalar_bytes(type);
+    model_file_string s;
+    uint64_t i, inner;
+    uint32_t element;
+    if (size) {
+        if (n > UINT64_MAX / 8) n = UINT64_MAX / 8;
+        return mfi_take(c, n * size) != NULL;
+    }
+    if (type != MODEL_FILE_STRING && type != MODEL_FILE_ARRAY)
+        return mfi_gguf_bad(c, "a type that does not exist");
+    if (depth == MFI_ARRAY_DEPTH) return mfi_gguf_bad(c, "arrays nested too deeply");
+    for (i = 0; i < n; i++) /* each takes 8 bytes at least: the file's end stops it */
+        if (type == MODEL_FILE_STRING ? !mfi_take_string(c, &s)
+                                      : !mfi_take_u32(c, &element) || !mfi_take_u64(c, &inner) ||
+                                            !mfi_take_values(c, element, inner, depth + 1))
+            return 0;
+    return 1;
+}
+
+/* A key with its value. */
+static int mfi_take_key(mfi_cursor *c, model_file_value *v) {
+    uint32_t type, element;
+    uint64_t n = 1;
+    c->what = "a metadata key";
+    c->of.text = NULL;
+    if (!mfi_take_string(c, &v->key)) return 0;
+    if (v->key.length > MFI_MAX_KEY) return mfi_gguf_bad(c, "longer than 65535");
+    c->what = "metadata key";
+    c->of = v->key;
+    if (!mfi_take_u32(c, &type)) return 0;
+    element = type;
+    if (type == MODEL_FILE_ARRAY && (!mfi_take_u32(c, &element) || !mfi_take_u64(c, &n))) return 0;
+    v->data = c->p;
+    if (!mfi_take_values(c, element, n, type == MODEL_FILE_ARRAY)) return 0;
+    v->bytes = (size_t)(c->p - v->data);
+    v->type = (int)type;
+    v->element = (int)element;
+    v->n = (size_t)n;
+    return 1;
+}
+
+/* A value of a file that was checked. */
+static void mfi_value_at(const mfi_file *file, size_t at, model_file_value *v) {
+    transformer_error unused;
+    mfi_cursor c;
+    memset(&c, 0, sizeof c);
+    memset(&unused, 0, sizeof unused);
+    c.p = file->data + at;
+    c.end = file->data + file->size;
+    c.file = file;
+    c.error = &unused;
+    mfi_take_key(&c, v);
+}
+
+/* How often the key is there, counting to 2; *value is the last. */
+static int mfi_key_find(const mfi_file *file, const mfi_keys *keys, const char *key,
+                        model_file_value *value) {
+    size_t i, n = strlen(key);
+    int count = 0;
+    for (i = 0; i < keys->n && count < 2; i++) {
+        const unsigned char *p = file->data + keys->at[i];
+        if (mfi_u64(p) != n || memcmp(p + 8, key, n) != 0) continue;
+        mfi_value_at(file, keys->at[i], value);
+        if (keys->used) keys->used[i] = 1;
+        count++;
+    }
+    return count;
+}
+
+MODEL_FILE_API int model_file_metadata(const model_file *file, size_t i, model_file_value *value) {
+    if (!file || !value || i >= file->keys.n) return 0;
+    mfi_value_at(&file->files[0], file->keys.at[i], value);
+    return 1;
+}
+
+MODEL_FILE_API int model_file_find(const model_file *file, const char *key,
+                                   model_file_value *value) {
+    return file && key && value && mfi_key_find(&file->files[0], &file->keys, key, value) > 0;
+}
+
+MODEL_FILE_API int model_file_int(const model_file_value *value, size_t i, int64_t *out) {
+    const unsigned char *p;
+    uint64_t u;
+    if (!value || !out || i >= value->n) return 0;
+    p = value->data + i * mfi_scalar_bytes((uint32_t)value->element);
+    switch (value->element) {
+    case MODEL_FILE_U8:
+    case MODEL_FILE_BOOL: *out = p[0]; return 1;
+    case MODEL_FILE_I8: *out = p[0] < 128 ? p[0] : p[0] - 256; return 1;
+    case MODEL_FILE_U16: *out = p[0] | p[1] << 8; return 1;
+    case MODEL_FILE_I16:
+        *out = p[0] | p[1] << 8;
+        if (*out > 32767) *out -= 65536;
+        return 1;
+    case MODEL_FILE_U32: *out = mfi_u32(p); return 1;
+    case MODEL_FILE_I32:
+        *out = mfi_u32(p);
+        if (*out > 0x7fffffff) *out -= (int64_t)1 << 32;
+        return 1;
+    case MODEL_FILE_U64:
+    case MODEL_FILE_I64:
+        u = mfi_u64(p);
+        if (u >> 63 && value->element == MODEL_FILE_U64) return 0;
+        *out = u >> 63 ? -(int64_t)(~u) - 1 : (int64_t)u;
+        return 1;
+    default: return 0;
+    }
+}
+
+MODEL_FILE_API int model_file_float(const model_file_value *value, size_t i, double *out) {
+    const unsigned char *p;
+    int64_t n;
+    float f;
+    if (!value || !out || i >= value->n) return 0;
+    p = value->data + i * mfi_scalar_bytes((uint32_t)value->element);
+    if (value->element == MODEL_FILE_F32) {
+        memcpy(&f, p, 4);
+        *out = (double)f;
+    } else if (value->element == MODEL_FILE_F64) {
+        memcpy(out, p, 8);
+    } else if (value->element == MODEL_FILE_BOOL || !model_file_int(value, i, &n)) {
+        return 0;
+    } else {
+        *out = (double)n;
+    }
+    return 1;
+}
+
+MODEL_FILE_API int model_file_next_string(const model_file_value *value, size_t *at,
+                                          model_file_string *out) {
+    const unsigned char *p;
+    if (!value || !at || !out || value->element != MODEL_FILE_STRING || *at >= value->bytes)
+        return 0;
+    p = value->data + *at;
+    out->length = (size_t)mfi_u64(p);
+    out->text = (const char *)p + 8;
+    *at += 8 + out->length;
+    return 1;
+}
+
+/* ==== >>gguf ================================================================================
+ *
+ * Tensors, split files, the architectures. */
+
+/* Name, shape, type and place of one tensor; its data still counted from the file's start. */
+static int mfi_gguf_tensor(model_file *mf, mfi_cursor *c, mfi_tensor *t) {
+    model_file_string name;
+    uint32_t n_dims, type, d;
+    uint64_t offset, count = 1;
+    int i;
+    c->what = "a tensor's name";
+    c->of.text = NULL;
+    if (!mfi_take_string(c, &name)) return 0;
+    if (name.length < 1 || name.length > MFI_MAX_KEY) return mfi_gguf_bad(c, "not 1 to 65535 long");
+    t->name = name.text;
+    t->name_length = (uint32_t)name.length;
+    t->file = (uint16_t)(c->file - mf->files);
+    c->what = "tensor";
+    c->of = name;
+    if (!mfi_take_u32(c, &n_dims)) return 0;
+    if (n_dims < 1 || n_dims > 4) return mfi_gguf_bad(c, "not 1 to 4 dimensions");
+    t->n_dims = (uint8_t)n_dims;
+    for (d = 0; d < n_dims; d++) {
+        uint64_t *n = &t->dims[n_dims - 1 - d];
+        if (!mfi_take_u64(c, n)) return 0;
+        if (*n < 1 || *n > UINT64_MAX / 16 / count)
+            return mfi_gguf_bad(c, "a dimension is 0 or the tensor too large");
+        count *= *n;
+    }
+    if (!mfi_take_u32(c, &type) || !mfi_take_u64(c, &offset)) return 0;
+    for (i = 0; i < MFI_N_TYPES; i++)
+        if (mfi_types[i].gguf >= 0 && (uint32_t)mfi_types[i].gguf == type) break;
+    if (i == MFI_N_TYPES)
+        return mfi_fail(c->error, MFI_UNSUPPORTED, "%s: tensor%s: type number %lu is not known",
+                        c->file->name, mfi_quote(name).text, (unsigned long)type);
+    t->type = (uint8_t)i;
+    if (t->dims[n_dims - 1] % (uint64_t)mfi_types[i].block != 0)
+        return mfi_gguf_bad(c, "rows are not whole blocks of its type");
+    count = count / (uint64_t)mfi_types[i].block; /* times at most 292: checked by division */
+    if (offset > c->file->size || count > c->file->size / (uint64_t)mfi_types[i].bytes)
+        return mfi_gguf_bad(c, "its data lies beyond the end of the file");
+    t->bytes = (size_t)count * (size_t)mfi_types[i].bytes;
+    t->data = c->file->data + (size_t)offset;
+    return 1;
+}
+
+/* The names and values of n keys. */
+static int mfi_gguf_keys(mfi_cursor *c, uint64_t n, mfi_keys *keys) {
+    model_file_value v;
+    if (n > (uint64_t)(c->end - c->p) / 13) /* 8 + 4 + 1 bytes each, at least */
+        return mfi_gguf_bad(c, "more keys than the file has room for");
+    keys->at = (size_t *)malloc(((size_t)n + 1) * sizeof *keys->at);
+    if (!keys->at) return mfi_fail(c->error, TRANSFORMER_MEMORY, "not enough memory");
+    while (keys->n < (size_t)n) {
+        keys->at[keys->n] = (size_t)(c->p - c->file->data);
+        if (!mfi_take_key(c, &v)) return 0;
+        keys->n++;
+    }
+    return 1;
+}
+
+/* An integer of a file's metadata that needs no architecture; `otherwise` if it is not there. */
+static int mfi_gguf_general(const mfi_file *file, const mfi_keys *keys, const char *key,
+                            int otherwise, int most, transformer_error *error) {
+    model_file_value v;
+    int64_t i;
+    int count = mfi_key_find(file, keys, key, &v);
+    if (count == 0) return otherwise;
+    if (count > 1 || v.type == MODEL_FILE_ARRAY || !model_file_int(&v, 0, &i) || i < 0 ||
+        i > most) {
+        mfi_fail(error, MFI_BAD, "%s: %s is there twice, or not an integer in 0 .. %d", file->name,
+                 key, most);
+        return otherwise;
+    }
+    return (int)i;
+}
+
+static int mfi_gguf_header(mfi_cursor *c, uint64_t *n_tensors, uint64_t *n_keys) {
+    const unsigned char *p;
+    c->what = "the header";
+    if ((p = mfi_take(c, 8)) == NULL) return 0;
+    if (memcmp(p, "GGUF", 4) != 0)
+        return mfi_fail(c->error, MFI_WEIGHTS, "%s: not a GGUF file", c->file->name);
+    if (p[4] == 0 && p[5] == 0 && p[7] != 0)
+        return mfi_fail(c->error, MFI_UNSUPPORTED, "%s: a big-endian GGUF file", c->file->name);
+    if (mfi_u32(p + 4) != 2 && mfi_u32(p + 4) != 3)
+        return mfi_fail(c->error, MFI_UNSUPPORTED, "%s: GGUF version %lu is not supported",
+                        c->file->name, (unsigned long)mfi_u32(p + 4));
+    return mfi_take_u64(c, n_tensors) && mfi_take_u64(c, n_keys);
+}
+
+/* Moves tensors from `first` on to where the file's data starts. */
+static int mfi_gguf_place(model_file *mf, const mfi_cursor *c, const mfi_keys *keys, size_t first) {
+    const mfi_file *file = c->file;
+    int align = mfi_gguf_general(file, keys, "general.alignment", 32, 1 << 30, c->error);
+    size_t start = (size_t)(c->p - file->data), room, i;
+    if (c->error->status != TRANSFORMER_OK) return 0;
+    if (align == 0 || (align & (align - 1)) != 0)
+        return mfi_fail(c->error, MFI_BAD, "%s: general.alignment %d is not a power of two",
+                        file->name, align);
+    start += ((size_t)align - start % (size_t)align) % (size_t)align;
+    room = start < file->size ? file->size - start : 0;
+    for (i = first; i < mf->n_found; i++) {
+        mfi_tensor *t = &mf->found[i];
+        size_t offset = (size_t)(t->data - file->data);
+        if (offset % (size_t)align != 0)
+            return mfi_tensor_fail(mf, c->error, MFI_WEIGHTS, t,
+                                   "offset %llu is not a multiple of general.alignment %d",
+                                   (unsigned long long)offset, align);
+        if (offset > room || t->bytes > room - offset)
+            return mfi_tensor_fail(mf, c->error, MFI_WEIGHTS, t,
+                                   "%llu bytes at %llu are not within the %llu bytes of data",
+                                   (unsigned long long)t->bytes, (unsigned long long)offset,
+                                   (unsigned long long)room);
+        t->data += start;
+    }
+    return 1;
+}
+
+/* Lists keys and tensors of one file. */
+static int mfi_gguf_list(model_file *mf, int index, mfi_keys *keys, transformer_error *error) {
+    mfi_cursor c;
+    uint64_t n_tensors, n_keys, i;
+    size_t first = mf->n_found;
+    mfi_tensor *more = NULL;
+    memset(&c, 0, sizeof c);
+    c.file = &mf->files[index];
+    c.p = c.file->data;
+    c.end = c.p + c.file->size;
+    c.error = error;
+    if (!mfi_gguf_header(&c, &n_tensors, &n_keys) || !mfi_gguf_keys(&c, n_keys, keys)) return 0;
+    c.what = "the header";
+    c.of.text = NULL;
+    if (n_tensors > (uint64_t)(c.end - c.p) / 33 || n_tensors > (1u << 24)) /* at least 33 each */
+        return mfi_gguf_bad(&c, "more tensors than the file has room for");
+    more = (mfi_tensor *)realloc(mf->found, (first + (size_t)n_tensors + 1) * sizeof *more);
+    if (!more) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    mf->found = more;
+    mf->room = first + (size_t)n_tensors + 1;
+    for (i = 0; i < n_tensors; i++) {
+        mfi_tensor *t = mfi_add(mf, error);
+        if (!t || !mfi_gguf_tensor(mf, &c, t)) return 0;
+    }
+    return mfi_gguf_place(mf, &c, keys, first);
+}
+
+/* Replaces file 0 by all parts, in order, if it is one of several: NAME-00002-of-00003.gguf. */
+static int mfi_gguf_parts(model_file *mf, const char *path, transformer_error *error) {
+    enum { TAIL = 20 }; /* "-00002-of-00003.gguf" */
+    size_t n = path ? strlen(path) : 0;
+    const char *tail = path ? path + (n > TAIL ? n - TAIL : 0) : "";
+    int no, count, used = 0;
+    char *part;
+    if (n <= TAIL || sscanf(tail, "-%5d-of-%5d.gguf%n", &no, &count, &used) != 2 || used != TAIL ||
+        no < 1 || count < 1 || no > count)
+        return 1;
+    if (count > 1024)
+        return mfi_fail(error, MFI_WEIGHTS, "%s: more than 1024 parts", mf->files[0].name);
+    while (mf->n_files > 0) mfi_file_close(&mf->files[--mf->n_files]);
+    part = (char *)malloc(n + 1);
+    if (!part) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    memcpy(part, path, n + 1);
+    for (no = 1; no <= count && error->status == TRANSFORMER_OK; no++) {
+        snprintf(part + n - TAIL, TAIL + 1, "-%05d-of-%05d.gguf", no, count);
+        mfi_open_file(mf, "", part, n, error);
+    }
+    free(part);
+    if (error->status == TRANSFORMER_ARGUMENT) error->status = MFI_WEIGHTS; /* a part is missing */
+    return error->status == TRANSFORMER_OK;
+}
+
+/* Lists all files; the first has the metadata, and each says which part of how many it is. */
+static int mfi_gguf_list_all(model_file *mf, transformer_error *error) {
+    int i, total = -1;
+    for (i = 0; i < mf->n_files; i++) {
+        mfi_keys part = {NULL, NULL, 0}, *keys = i ? &part : &mf->keys;
+        const mfi_file *file = &mf->files[i];
+        int ok = mfi_gguf_list(mf, i, keys, error), no, count, all;
+        no = ok ? mfi_gguf_general(file, keys, "split.no", 0, 65535, error) : 0;
+        count = ok ? mfi_gguf_general(file, keys, "split.count", 0, 65535, error) : 0;
+        all = ok ? mfi_gguf_general(file, keys, "split.tensors.count", -1, 1 << 30, error) : 0;
+        if (i == 0) total = all;
+        free(part.at);
+        if (!ok || error->status != TRANSFORMER_OK) return 0;
+        if ((count > 1 || mf->n_files > 1) && (count != mf->n_files || no != i))
+            return mfi_fail(error, MFI_WEIGHTS,
+                            "%s: split.no %d, split.count %d: not part %d of %d", file->name, no,
+                            count, i + 1, mf->n_files);
+    }
+    if (mf->n_files > 1 && total >= 0 && (size_t)total != mf->n_found)
+        return mfi_fail(error, MFI_WEIGHTS, "%s: split.tensors.count is %d, the parts have %lu",
+                        mf->files[0].name, total, (unsigned long)mf->n_found);
+    return mfi_sort(mf, error);
+}
+
+/* ---- values by key: ".name" is the architecture's ---- */
+
+typedef struct mfi_meta {
+    model_file *mf;
+    const char *file, *arch;
+    transformer_error *error;
+} mfi_meta;
+
+static int mfi_meta_ok(const mfi_meta *m) { return m->error->status == TRANSFORMER_OK; }
+
+static int mfi_meta_fail(mfi_meta *m, transformer_status status, const char *key, const char *why) {
+    return mfi_fail(m->error, status, "%s: %s%s %s", m->file, *key == '.' ? m->arch : "", key, why);
+}
+
+/* 1 if it is there; notes that it was asked for. */
+static int mfi_meta_find(mfi_meta *m, const char *key, model_file_value *v) {
+    char name[128];
+    int count;
+    snprintf(name, sizeof name, "%s%s", *key == '.' ? m->arch : "", key);
+    count = mfi_meta_ok(m) ? mfi_key_find(&m->mf->files[0], &m->mf->keys, name, v) : 0;
+    if (count > 1) mfi_meta_fail(m, MFI_BAD, key, "is there twice");
+    return count == 1;
+}
+
+static int mfi_meta_range(mfi_meta *m, const char *key, int64_t i, int least, int most) {
+    if (i >= least && i <= most) return (int)i;
+    mfi_fail(m->error, MFI_BAD, "%s: %s%s is %lld, not in %d .. %d", m->file,
+             *key == '.' ? m->arch : "", key, (long long)i, least, most);
+    return least;
+}
+
+static int mfi_meta_int(mfi_meta *m, const char *key, int otherwise, int least, int most) {
+    model_file_value v;
+    int64_t i = 0;
+    if (!mfi_meta_find(m, key, &v)) {
+        if (otherwise == MFI_REQUIRED) mfi_meta_fail(m, MFI_BAD, key, "is missing");
+        return otherwise;
+    }
+    if (v.type == MODEL_FILE_ARRAY || !model_file_int(&v, 0, &i)) {
+        mfi_meta_fail(m, MFI_BAD, key, "is not an integer");
+        return least;
+    }
+    return mfi_meta_range(m, key, i, least, most);
+}
+
+static int mfi_meta_bool(mfi_meta *m, const char *key, int otherwise) {
+    return mfi_meta_int(m, key, otherwise, 0, 1);
+}
+
+static double mfi_meta_number(mfi_meta *m, const char *key, double otherwise, double least,
+                              double most) {
+    model_file_value v;
+    double d = 0;
+    if (!mfi_meta_find(m, key, &v)) {
+        if (otherwise == (double)MFI_REQUIRED) mfi_meta_fail(m, MFI_BAD, key, "is missing");
+        return otherwise;
+    }
+    if (v.type == MODEL_FILE_ARRAY || !model_file_float(&v, 0, &d))
+        mfi_meta_fail(m, MFI_BAD, key, "is not a number");
+    else if (!(d >= least && d <= most))
+        mfi_fail(m->error, MFI_BAD, "%s: %s%s is %g, not in %g .. %g", m->file,
+                 *key == '.' ? m->arch : "", key, d, least, most);
+    else return d;
+    return least;
+}
+
+/* A string of at most size - 1 bytes. */
+static void mfi_meta_word(mfi_meta *m, const char *key, const char *otherwise, char *text,
+                          size_t size) {
+    model_file_value v;
+    model_file_string s;
+    size_t at = 0;
+    snprintf(text, size, "%s", otherwise ? otherwise : "");
+    if (!mfi_meta_find(m, key, &v)) {
+        if (!otherwise) mfi_meta_fail(m, MFI_BAD, key, "is missing");
+        return;
+    }
+    if (v.type != MODEL_FILE_STRING || !model_file_next_string(&v, &at, &s) || s.length >= size ||
+        memchr(s.text, 0, s.length))
+        mfi_meta_fail(m, MFI_BAD, key, "is not a string of sensible length");
+    else snprintf(text, size, "%.*s", (int)s.length, s.text);
+}
+
+/* One integer, or one for each layer: of_layer[i * stride] is set if they differ. */
+static int mfi_meta_layers(mfi_meta *m, const char *key, int otherwise, transformer_layer *layers,
+                           int *of_layer) {
+    const int n = m->mf->config.n_layers, stride = (int)(sizeof *layers / sizeof(int));
+    model_file_value v;
+    int64_t value = 0;
+    int i, first = 0, same = 1;
+    if (!mfi_meta_find(m, key, &v) || v.type != MODEL_FILE_ARRAY)
+        return mfi_meta_int(m, key, otherwise, 1, MFI_MAX_DIM);
+    if (v.n != (size_t)n) {
+        mfi_meta_fail(m, MFI_BAD, key, "has not one value for each layer");
+        return 1;
+    }
+    for (i = 0; i < n && mfi_meta_ok(m); i++) {
+        if (!model_file_int(&v, (size_t)i, &value))
+            mfi_meta_fail(m, MFI_BAD, key, "has no integers");
+        of_layer[i * stride] = mfi_meta_range(m, key, value, 1, MFI_MAX_DIM);
+        first = i ? first : of_layer[0];
+        same = same && of_layer[i * stride] == first;
+    }
+    for (i = 0; i < n && same; i++) of_layer[i * stride] = 0;
+    return first;
+}
+
+static int mfi_has_tensor(const model_file *mf, const char *name) {
+    return mfi_lookup(mf, name, strlen(name)) != NULL;
+}
+
+/* Factors that frequencies are divided by, one for each pair.  0 if the tensor is not there. */
+static int mfi_meta_factors(mfi_meta *m, const char *name, float *out, int n) {
+    const mfi_tensor *t = mfi_lookup(m->mf, name, strlen(name));
+    int i;
+    if (!t || !mfi_meta_ok(m)) return 0;
+    if (mfi_types[t->type].dtype != TRANSFORMER_F32 || t->n_dims != 1 || t->dims[0] != (uint64_t)n)
+        return mfi_tensor_fail(m->mf, m->error, MFI_WEIGHTS, t, "%s %s, expected F32 [%d]",
+                               mfi_types[t->type].name, mfi_shape_text(t).text, n);
+    memcpy(out, t->data, (size_t)n * sizeof *out);
+    for (i = 0; i < n; i++)
+        if (!(out[i] > 0 && out[i] < 1e30f))
+            return mfi_tensor_fail(m->mf, m->error, MFI_WEIGHTS, t, "element %d is not above 0", i);
+    return 1;
+}
+
+/* YaRN as transformers has it: attention is scaled with the logarithm of the factor, unless the
+ * file says by what. */
+static void mfi_gguf_yarn(mfi_meta *m, transformer_rope *rope) {
+    rope->scaling = TRANSFORMER_ROPE_YARN;
+    rope->factor = mfi_meta_number(m, ".rope.scaling.factor", MFI_REQUIRED, 1e-6, 1e6);
+    rope->beta_fast = mfi_meta_number(m, ".rope.scaling.yarn_beta_fast", 32, 1e-6, 1e6);
+    rope->beta_slow = mfi_meta_number(m, ".rope.scaling.yarn_beta_slow", 1, 1e-6, 1e6);
+    rope->truncate = 1;
+    rope->attention_factor = mfi_yarn_mscale(rope->factor, 1);
+    rope->attention_factor =
+        mfi_meta_number(m, ".rope.scaling.yarn_attn_factor", rope->attention_factor, 1e-6, 1e6);
+    if (mfi_meta_number(m, ".rope.scaling.yarn_ext_factor", 1, 0, 1e6) != 1)
+        mfi_meta_fail(m, MFI_UNSUPPORTED, ".rope.scaling.yarn_ext_factor", "is not 1");
+}
+
+static void mfi_gguf_rope(mfi_meta *m, const mfi_family *f, const transformer_config *c,
+                          transformer_rope *rope) {
+    char type[16];
+    int factors, half;
+    rope->dims = mfi_meta_int(m, ".rope.dimension_count", c->head_dim, 1, c->head_dim);
+    rope->pairing = f->flags & MFI_PAIRS ? TRANSFORMER_ROPE_INTERLEAVED : TRANSFORMER_ROPE_HALF;
+    rope->theta = mfi_meta_number(m, ".rope.freq_base", 1e4, 1e-3, 1e15);
+    rope->factor = rope->attention_factor = 1;
+    rope->original_context =
+        mfi_meta_int(m, ".rope.scaling.original_context_length", c->context, 1, MFI_MAX_CONTEXT);
+    mfi_meta_word(m, ".rope.scaling.type", "", type, sizeof type);
+    if (!mfi_meta_ok(m)) return;
+    half = rope->dims / 2;
+    if (rope->dims % 2 != 0) {
+        mfi_meta_fail(m, MFI_BAD, ".rope.dimension_count", "is odd");
+        return;
+    }
+    factors = mfi_meta_factors(m, "rope_freqs.weight", rope->short_factors, half);
+    if (factors) memcpy(rope->long_factors, rope->short_factors, sizeof rope->long_factors);
+    else if (mfi_has_tensor(m->mf, "rope_factors_long.weight"))
+        factors = mfi_meta_factors(m, "rope_factors_long.weight", rope->long_factors, half) &&
+                  mfi_meta_factors(m, "rope_factors_short.weight", rope->short_factors, half);
+    if (!factors && mfi_has_tensor(m->mf, "rope_factors_long.weight"))
+        mfi_meta_fail(m, MFI_BAD, "rope_factors_short.weight", "is missing");
+    if (factors) {
+        rope->scaling = TRANSFORMER_ROPE_LONG;
+        if (!mfi_has_tensor(m->mf, "rope_freqs.weight"))
+            mfi_meta_int(m, ".rope.scaling.original_context_length", MFI_REQUIRED, 1,
+                         MFI_MAX_CONTEXT);
+    }
+    if (strcmp(type, "yarn") == 0 && !factors) mfi_gguf_yarn(m, rope);
+    else if (strcmp(type, "") == 0 || strcmp(type, "linear") == 0) {
+        rope->factor = mfi_meta_number(m, ".rope.scale_linear", 1, 1e-6, 1e6);
+        rope->factor = mfi_meta_number(m, ".rope.scaling.factor", rope->factor, 0, 1e6);
+        if (rope->factor == 0) rope->factor = 1;
+        if (rope->factor != 1 && factors)
+            mfi_meta_fail(m, MFI_UNSUPPORTED, ".rope.scaling.factor", "and factors for each pair");
+        if (rope->factor != 1) rope->scaling = TRANSFORMER_ROPE_LINEAR;
+    } else if (strcmp(type, "none") == 0) {
+        mfi_meta_number(m, ".rope.scaling.factor", 1, 0, 1e6); /* says nothing */
+    } else if (strcmp(type, "longrope") != 0 || !factors) {
+        mfi_meta_fail(m, MFI_UNSUPPORTED, ".rope.scaling.type", "is not supported here");
+    }
+    rope->attention_factor *= mfi_meta_number(m, ".rope.scaling.attn_factor", 1, 1e-6, 1e6);
+}
+
+/* Every layer sees so many positions but each pattern-th, which sees all; or as the file says. */
+static void mfi_gguf_windows(mfi_meta *m, transformer_config *c, int window, int pattern) {
+    static const char key[] = ".attention.sliding_window_pattern";
+    model_file_value v;
+    int64_t sliding = 0;
+    int i, listed = mfi_meta_find(m, key, &v) && v.type == MODEL_FILE_ARRAY;
+    if (!listed) pattern = mfi_meta_int(m, key, pattern, 1, MFI_MAX_CONTEXT);
+    if (listed && v.n != (size_t)c->n_layers) {
+        mfi_meta_fail(m, MFI_BAD, key, "has not one value for each layer");
+        return;
+    }
+    for (i = 0; i < c->n_layers; i++) {
+        sliding = (i + 1) % pattern != 0;
+        if (listed && (!model_file_int(&v, (size_t)i, &sliding) || sliding < 0 || sliding > 1))
+            mfi_meta_fail(m, MFI_BAD, key, "is not a list of 0 and 1");
+        c->layers[i].window = sliding ? window : 0;
+    }
+}
+
+static int mfi_gguf_window(mfi_meta *m, int otherwise) {
+    return mfi_meta_int(m, ".attention.sliding_window", otherwise, 0, MFI_MAX_CONTEXT);
+}
+
+static void mfi_gguf_gptneox(mfi_meta *m, transformer_config *c) {
+    if (mfi_meta_bool(m, ".use_parallel_residual", 1)) c->parallel = TRANSFORMER_PARALLEL_TWO;
+}
+
+static void mfi_gguf_bloom(mfi_meta *m, transformer_config *c) {
+    (void)m;
+    c->embedding_norm = 1;
+    c->position = TRANSFORMER_POSITION_ALIBI;
+    c->alibi_max_bias = 8;
+}
+
+static void mfi_gguf_mpt(mfi_meta *m, transformer_config *c) {
+    c->position = TRANSFORMER_POSITION_ALIBI;
+    c->alibi_max_bias = (float)mfi_meta_number(m, ".attention.max_alibi_bias", 8, 1, 64);
+    c->qkv_clip = (float)mfi_meta_number(m, ".attention.clamp_kqv", 0, 0, 1e6);
+}
+
+static void mfi_gguf_falcon(mfi_meta *m, transformer_config *c) {
+    if (mfi_has_tensor(m->mf, "blk.0.attn_norm_2.weight")) c->parallel = TRANSFORMER_PARALLEL_TWO;
+    else c->parallel = TRANSFORMER_PARALLEL_SHARED;
+}
+
+/* Converters have written a use_parallel_residual that the tensors contradict. */
+static void mfi_gguf_stablelm(mfi_meta *m, transformer_config *c) {
+    if (!mfi_has_tensor(m->mf, "blk.0.ffn_norm.weight")) c->parallel = TRANSFORMER_PARALLEL_SHARED;
+    if (mfi_has_tensor(m->mf, "blk.0.attn_q_norm.weight"))
+        c->qk_norm = TRANSFORMER_QK_NORM_PER_HEAD;
+}
+
+/* Files without the key are the first releases', of which those for 4096 positions have windows. */
+static void mfi_gguf_phi3(mfi_meta *m, transformer_config *c) {
+    int i, window = mfi_gguf_window(m, c->context == 4096 ? 2047 : 0);
+    for (i = 0; i < c->n_layers; i++) c->layers[i].window = window;
+}
+
+static void mfi_gguf_qwen(mfi_meta *m, transformer_config *c) {
+    (void)m;
+    c->mlp_dim /= 2; /* feed_forward_length counts gate and up */
+}
+
+static void mfi_gguf_gemma(mfi_meta *m, transformer_config *c) {
+    (void)m;
+    c->embedding_scale = (float)sqrt((double)c->dim);
+}
+
+/* The largest of Gemma 2 and of Gemma 3 is told by its layers: it alone scales attention otherwise. */
+static void mfi_gguf_gemma_scale(transformer_config *c, int largest) {
+    if (c->n_layers == largest) c->attn_scale = (float)(1 / sqrt((double)c->dim / c->n_heads));
+    c->embedding_scale = (float)sqrt((double)c->dim);
+}
+
+static void mfi_gguf_gemma2(mfi_meta *m, transformer_config *c) {
+    mfi_gguf_gemma_scale(c, 46);
+    c->attn_softcap = (float)mfi_meta_number(m, ".attn_logit_softcapping", 50, 0, 1e6);
+    c->logit_softcap = (float)mfi_meta_number(m, ".final_logit_softcapping", 30, 0, 1e6);
+    mfi_gguf_windows(m, c, mfi_gguf_window(m, 4096), 2);
+}
+
+/* Table 1, for layers with windows: not scaled. */
+static void mfi_gguf_local_rope(mfi_meta *m, transformer_config *c, double theta) {
+    int i;
+    c->rope[1] = c->rope[0];
+    c->rope[1].scaling = TRANSFORMER_ROPE_PLAIN;
+    c->rope[1].factor = c->rope[1].attention_factor = 1;
+    c->rope[1].theta = mfi_meta_number(m, ".rope.freq_base_swa", theta, 1e-3, 1e15);
+    for (i = 0; i < c->n_layers; i++) c->layers[i].rope = c->layers[i].window > 0;
+}
+
+static void mfi_gguf_gemma3(mfi_meta *m, transformer_config *c) {
+    mfi_gguf_gemma_scale(c, 62);
+    c->logit_softcap = (float)mfi_meta_number(m, ".final_logit_softcapping", 0, 0, 1e6);
+    mfi_gguf_windows(m, c, mfi_gguf_window(m, 0), 6);
+    mfi_gguf_local_rope(m, c, 1e4);
+}
+
+static void mfi_gguf_olmo(mfi_meta *m, transformer_config *c) {
+    c->qkv_clip = (float)mfi_meta_number(m, ".attention.clamp_kqv", 0, 0, 1e6);
+}
+
+static void mfi_gguf_olmo2(mfi_meta *m, transformer_config *c) {
+    int window = mfi_gguf_window(m, 0); /* OLMo 3 */
+    if (window == 0) return;
+    mfi_gguf_windows(m, c, window, 4);
+    mfi_gguf_local_rope(m, c, c->rope[0].theta);
+}
+
+static void mfi_gguf_smollm3(mfi_meta *m, transformer_config *c) {
+    int i;
+    (void)m;
+    for (i = 0; i < c->n_layers; i++) c->layers[i].rope = (i + 1) % 4 != 0 ? 0 : -1;
+}
+
+static void mfi_gguf_scales(mfi_meta *m, transformer_config *c, double embedding, double residual,
+                            double logits) {
+    c->embedding_scale = (float)mfi_meta_number(m, ".embedding_scale", embedding, 1e-6, 1e6);
+    c->residual_scale = (float)mfi_meta_number(m, ".residual_scale", residual, 1e-6, 1e6);
+    c->logit_scale = (float)(1 / mfi_meta_number(m, ".logit_scale", logits, 1e-6, 1e6));
+}
+
+static void mfi_gguf_granite(mfi_meta *m, transformer_config *c) {
+    int i, rope = mfi_meta_bool(m, ".rope.scaling.finetuned", 1);
+    mfi_gguf_scales(m, c, 1, 1, MFI_REQUIRED);
+    c->attn_scale = (float)mfi_meta_number(m, ".attention.scale", (double)c->attn_scale, 1e-6, 1e6);
+    for (i = 0; i < c->n_layers && !rope; i++) c->layers[i].rope = -1;
+}
+
+/* Files without these keys are the first releases'. */
+static void mfi_gguf_minicpm(mfi_meta *m, transformer_config *c) {
+    mfi_gguf_scales(m, c, 12, 1.4 / sqrt((double)c->n_layers), c->dim / 256.0);
+}
+
+static void mfi_gguf_command_r(mfi_meta *m, transformer_config *c) {
+    c->logit_scale = (float)mfi_meta_number(m, ".logit_scale", MFI_REQUIRED, 1e-6, 1e6);
+    if (mfi_has_tensor(m->mf, "blk.0.attn_q_norm.weight"))
+        c->qk_norm = TRANSFORMER_QK_NORM_PER_HEAD;
+}
+
+static void mfi_gguf_cohere2(mfi_meta *m, transformer_config *c) {
+    c->logit_scale = (float)mfi_meta_number(m, ".logit_scale", MFI_REQUIRED, 1e-6, 1e6);
+    mfi_gguf_windows(m, c, mfi_gguf_window(m, 4096), 4);
+    mfi_rope_on_windows(c);
+}
+
+static void mfi_gguf_exaone4(mfi_meta *m, transformer_config *c) {
+    int window = mfi_gguf_window(m, 0);
+    if (window == 0) return;
+    mfi_gguf_windows(m, c, window, 4);
+    mfi_rope_on_windows(c);
+}
+
+static void mfi_gguf_starcoder2(mfi_meta *m, transformer_config *c) {
+    int i, window = mfi_gguf_window(m, 4096);
+    for (i = 0; i < c->n_layers; i++) c->layers[i].window = window;
+}
+
+/* Where norms and fused tensors have names of their own; looked at before mfi_names_gguf. */
+static const mfi_name mfi_gguf_two_norms[] = {/* Falcon 40B: attn_norm is the MLP's */
+                                              {"blk.#.attn_norm_2", TRANSFORMER_ATTN_NORM,
+                                               MFI_ROWS},
+                                              {"blk.#.attn_norm", TRANSFORMER_MLP_NORM, MFI_ROWS},
+                                              MFI_END};
+static const mfi_name mfi_gguf_input_norms[] = {
+    {"blk.#.post_attention_norm", TRANSFORMER_MLP_NORM, MFI_ROWS}, MFI_END};
+static const mfi_name mfi_gguf_fused[] = {{"blk.#.ffn_up", TRANSFORMER_MLP_GATE, MFI_GATE_UP},
+                                          MFI_END};
+static const mfi_name mfi_names_gguf[] = {
+    {"token_embd", TRANSFORMER_EMBEDDING, MFI_ROWS},
+    {"token_embd_norm", TRANSFORMER_EMBEDDING_NORM, MFI_ROWS},
+    {"position_embd", TRANSFORMER_POSITION_EMBEDDING, MFI_ROWS},
+    {"output_norm", TRANSFORMER_FINAL_NORM, MFI_ROWS},
+    {"output", TRANSFORMER_HEAD, MFI_ROWS},
+    {"blk.#.attn_norm", TRANSFORMER_ATTN_NORM, MFI_ROWS},
+    {"blk.#.attn_qkv", TRANSFORMER_Q, MFI_CAT},
+    {"blk.#.attn_q", TRANSFORMER_Q, MFI_ROWS},
+    {"blk.#.attn_k", TRANSFORMER_K, MFI_ROWS},
+    {"blk.#.attn_v", TRANSFORMER_V, MFI_ROWS},
+    {"blk.#.attn_q_norm", TRANSFORMER_Q_NORM, MFI_ROWS},
+    {"blk.#.attn_k_norm", TRANSFORMER_K_NORM, MFI_ROWS},
+    {"blk.#.attn_output", TRANSFORMER_ATTN_OUT, MFI_ROWS},
+    {"blk.#.post_attention_norm", TRANSFORMER_ATTN_POST_NORM, MFI_ROWS},
+    {"blk.#.ffn_norm", TRANSFORMER_MLP_NORM, MFI_ROWS},
+    {"blk.#.ffn_gate", TRANSFORMER_MLP_GATE, MFI_ROWS},
+    {"blk.#.ffn_up", TRANSFORMER_MLP_UP, MFI_ROWS},
+    {"blk.#.ffn_down", TRANSFORMER_MLP_DOWN, MFI_ROWS},
+    {"blk.#.post_ffw_norm", TRANSFORMER_MLP_POST_NORM, MFI_ROWS},
+    MFI_END};
+
+typedef struct mfi_gguf_arch {
+    const char *name;   /* general.architecture */
+    const char *family; /* the same model in mfi_families */
+    int flags;          /* more than the family's: rows of q and k permuted to MFI_PAIRS */
+    void (*setup)(mfi_meta *m, transformer_config *c);
+} mfi_gguf_arch;
+
+static const mfi_gguf_arch mfi_gguf_archs[] = {
+    {"llama", "llama", MFI_PAIRS, NULL},
+    {"gpt2", "gpt2", 0, NULL},
+    {"gptneox", "gpt_neox", 0, mfi_gguf_gptneox},
+    {"bloom", "bloom", 0, mfi_gguf_bloom},
+    {"mpt", "mpt", 0, mfi_gguf_mpt},
+    {"falcon", "falcon", 0, mfi_gguf_falcon},
+    {"stablelm", "stablelm", 0, mfi_gguf_stablelm},
+    {"phi2", "phi", 0, NULL},
+    {"phi3", "phi3", 0, mfi_gguf_phi3},
+    {"qwen", "qwen", 0, mfi_gguf_qwen},
+    {"qwen2", "qwen2", 0, NULL},
+    {"qwen3", "qwen3", 0, NULL},
+    {"gemma", "gemma", 0, mfi_gguf_gemma},
+    {"gemma2", "gemma2", 0, mfi_gguf_gemma2},
+    {"gemma3", "gemma3_text", 0, mfi_gguf_gemma3},
+    {"olmo", "olmo", MFI_PAIRS, mfi_gguf_olmo},
+    {"olmo2", "olmo2", 0, mfi_gguf_olmo2},
+    {"smollm3", "smollm3", MFI_PAIRS, mfi_gguf_smollm3},
+    {"granite", "granite", MFI_PAIRS, mfi_gguf_granite},
+    {"command-r", "cohere", 0, mfi_gguf_command_r},
+    {"cohere2", "cohere2", 0, mfi_gguf_cohere2},
+    {"chatglm", "glm", 0, NULL},
+    {"glm4", "glm4", 0, NULL},
+    {"minicpm", "minicpm", MFI_PAIRS, mfi_gguf_minicpm},
+    {"ernie4_5", "ernie4_5", 0, NULL},
+    {"starcoder", "gpt_bigcode", 0, NULL},
+    {"starcoder2", "starcoder2", 0, mfi_gguf_starcoder2},
+    {"nemotron", "nemotron", 0, NULL},
+    {"exaone4", "exaone4", 0, mfi_gguf_exaone4},
+    {"seed_oss", "seed_oss", 0, NULL},
+    {"hunyuan-dense", "hunyuan_v1_dense", 0, NULL},
+};
+
+/* The architecture's family, changed to what its GGUF files are like: 1 + weight is added, heads
+ * are tied if there is no matrix for them, and all but these families' biases are told by tensors. */
+static int mfi_gguf_family(mfi_meta *m, const mfi_gguf_arch **arch) {
+    mfi_family *f = &m->mf->adapted;
+    size_t i, k;
+    for (i = 0; i < sizeof mfi_gguf_archs / sizeof *mfi_gguf_archs; i++)
+        if (strcmp(m->arch, mfi_gguf_archs[i].name) == 0) break;
+    if (i == sizeof mfi_gguf_archs / sizeof *mfi_gguf_archs)
+        return mfi_fail(m->error, MFI_UNSUPPORTED, "%s: general.architecture '%s' is not supported",
+                        m->file, m->arch);
+    *arch = &mfi_gguf_archs[i];
+    for (k = 0; strcmp(mfi_families[k].type, (*arch)->family) != 0;) k++;
+    *f = mfi_families[k];
+    f->flags = (f->flags | (*arch)->flags) & ~(MFI_PLUS_ONE | MFI_TIED | MFI_TWO_ROPES);
+    f->names[0] = mfi_names_gguf;
+    f->names[1] = f->names[2] = NULL;
+    if (mfi_has_tensor(m->mf, "blk.0.attn_norm_2.weight")) f->names[0] = mfi_gguf_two_norms;
+    else if (strcmp(m->arch, "seed_oss") == 0) f->names[0] = mfi_gguf_input_norms;
+    else if (!(f->flags & MFI_UNGATED) && !mfi_has_tensor(m->mf, "blk.0.ffn_gate.weight"))
+        f->names[0] = mfi_gguf_fused;
+    if (f->names[0] != mfi_names_gguf) f->names[1] = mfi_names_gguf;
+    m->mf->family = f;
+    return 1;
+}
+
+/* Sizes; those of heads and of the MLP may differ from layer to layer. */
+static void mfi_gguf_sizes(mfi_meta *m, const mfi_family *f, transformer_config *c) {
+    const mfi_tensor *embedding = mfi_lookup(m->mf, "token_embd.weight", 17);
+    const char *eps =
+        f->flags & MFI_LN ? ".attention.layer_norm_epsilon" : ".attention.layer_norm_rms_epsilon";
+    c->n_layers = mfi_meta_int(m, ".block_count", MFI_REQUIRED, 1, TRANSFORMER_MAX_LAYERS);
+    c->dim = c->embedding_dim = mfi_meta_int(m, ".embedding_length", MFI_REQUIRED, 1, MFI_MAX_DIM);
+    c->context = mfi_meta_int(m, ".context_length", MFI_REQUIRED, 1, MFI_MAX_CONTEXT);
+    c->n_heads =
+        mfi_meta_layers(m, ".attention.head_count", MFI_REQUIRED, c->layers, &c->layers[0].n_heads);
+    c->n_kv_heads = mfi_meta_layers(m, ".attention.head_count_kv", c->n_heads, c->layers,
+                                    &c->layers[0].n_kv_heads);
+    c->mlp_dim =
+        mfi_meta_layers(m, ".feed_forward_length", MFI_REQUIRED, c->layers, &c->layers[0].mlp_dim);
+    c->norm_eps = (float)mfi_meta_number(m, eps, MFI_REQUIRED, 0, 1);
+    if (!mfi_meta_ok(m)) return;
+    c->head_dim =
+        mfi_meta_int(m, ".attention.key_length", c->dim / c->n_heads, 1, TRANSFORMER_MAX_HEAD_DIM);
+    c->value_dim =
+        mfi_meta_int(m, ".attention.value_length", c->head_dim, 1, TRANSFORMER_MAX_HEAD_DIM);
+    if (!embedding || embedding->n_dims != 2 || embedding->dims[0] > (uint64_t)MFI_MAX_DIM)
+        mfi_meta_fail(m, MFI_WEIGHTS, "tensor 'token_embd.weight'", "is missing or misshapen");
+    else c->vocab_size = (int)embedding->dims[0];
+    if (mfi_meta_ok(m) && (c->head_dim < 1 || c->head_dim > TRANSFORMER_MAX_HEAD_DIM))
+        mfi_meta_fail(m, MFI_BAD, ".attention.key_length", "is missing, or out of range");
+}
+
+/* Keys of the architecture that no one has asked for: harmless, harmless with one value, or an
+ * error, since they may change what the model computes. */
+static void mfi_gguf_leftover(mfi_meta *m) {
+    static const char *const harmless[] = {".vocab_size",
+                                           ".tensor_data_layout",
+                                           ".rope.scaling.finetuned",
+                                           ".use_parallel_residual",
+                                           ".attention.layer_norm_epsilon",
+                                           ".attention.layer_norm_rms_epsilon",
+                                           ".rope.scaling.original_context_length",
+                                           ".rope.dimension_count",
+                                           ".rope.freq_base"};
+    static const struct {
+        const char *key;
+        int value;
+    } neutral[] = {{".attention.causal", 1},   {".expert_count", 0},
+                   {".expert_used_count", 0},  {".nextn_predict_layers", 0},
+                   {".expert_group_count", 0}, {".attention.sliding_window", 0},
+                   {".pooling_type", 0}};
+    model_file_value v;
+    size_t i, n = strlen(m->arch);
+    for (i = 0; i < sizeof harmless / sizeof *harmless; i++) mfi_meta_find(m, harmless[i], &v);
+    for (i = 0; i < sizeof neutral / sizeof *neutral; i++)
+        if (mfi_meta_int(m, neutral[i].key, neutral[i].value, 0, MFI_MAX_CONTEXT) !=
+            neutral[i].value)
+            mfi_meta_fail(m, MFI_UNSUPPORTED, neutral[i].key, "has a value that is not supported");
+    for (i = 0; i < m->mf->keys.n && mfi_meta_ok(m); i++) {
+        if (m->mf->keys.used[i]) continue;
+        mfi_value_at(&m->mf->files[0], m->mf->keys.at[i], &v);
+        if (v.key.length > n && memcmp(v.key.text, m->arch, n) == 0 && v.key.text[n] == '.')
+            mfi_fail(m->error, MFI_UNSUPPORTED, "%s: metadata key%s is not supported", m->file,
+                     mfi_quote(v.key).text);
+    }
+}
+
+/* Metadata to transformer_config, as mfi_configure does it. */
+static int mfi_gguf_configure(mfi_meta *m, mfi_reader *settle) {
+    transformer_config *c = &m->mf->config;
+    const mfi_gguf_arch *arch = NULL;
+    const mfi_family *f = &m->mf->adapted;
+    int i;
+    transformer_config_defaults(c);
+    if (!mfi_gguf_family(m, &arch)) return 0;
+    mfi_gguf_sizes(m, f, c);
+    if (!mfi_meta_ok(m)) return 0;
+    c->activation = mfi_find_activation(f->act);
+    mfi_apply_flags(f, c);
+    if (f->flags & MFI_ROPE) mfi_gguf_rope(m, f, c, &c->rope[0]);
+    if (arch->setup && mfi_meta_ok(m)) arch->setup(m, c);
+    for (i = 0; i < c->n_layers && c->rope[0].dims == 0; i++) c->layers[i].rope = -1;
+    mfi_gguf_leftover(m);
+    memset(settle, 0, sizeof *settle);
+    settle->bias_on = f->bias;
+    settle->bias_any = strcmp(arch->name, "falcon") == 0 ? 0 : MFI_QKVO | MFI_MLP;
+    settle->tied = -1;
+    return mfi_meta_ok(m);
+}
+
+/* File 0 is open; path is NULL if it is memory. */
+static int mfi_open_gguf(model_file *mf, const char *path, transformer_error *error) {
+    mfi_reader settle;
+    mfi_meta m;
+    snprintf(mf->info.format, sizeof mf->info.format, "GGUF");
+    if (!mfi_gguf_parts(mf, path, error) || !mfi_gguf_list_all(mf, error)) return 0;
+    mf->keys.used = (unsigned char *)calloc(mf->keys.n + 1, 1);
+    if (!mf->keys.used) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    m.mf = mf;
+    m.file = mf->files[0].name;
+    m.arch = mf->info.family;
+    m.error = error;
+    mfi_meta_word(&m, "general.architecture", mf->only_look ? "" : NULL, mf->info.family,
+                  sizeof mf->info.family);
+    if (!mfi_meta_ok(&m) || mf->only_look) return mfi_meta_ok(&m);
+    return mfi_gguf_configure(&m, &settle) && mfi_make_room(mf, error) &&
+           mfi_match_all(mf, error) && mfi_settle(mf, &settle, error) &&
+           mfi_check_config(mf, m.file, error) && mfi_resolve_all(mf, error);
 }
 
 /* ==== >>llama2c =============================================================================
@@ -2453,28 +3597,11 @@ static int mfi_llama2c_walk(model_file *mf, mfi_llama2c *l, int bind, transforme
     return 1;
 }
 
-static int mfi_make_room(model_file *mf, transformer_error *error) {
-    size_t n = (size_t)mf->config.n_layers * TRANSFORMER_N_ROLES, i;
-    mf->tensors = (transformer_tensor *)calloc(n, sizeof *mf->tensors);
-    mf->slots = (mfi_slot *)malloc(n * sizeof *mf->slots);
-    if (!mf->tensors || !mf->slots) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
-    for (i = 0; i < n; i++) mf->slots[i].tensor = -1;
-    return 1;
-}
-
-/* The configuration in transformer.h's own judgement, with the place named. */
-static int mfi_check_config(const model_file *mf, const char *where, transformer_error *error) {
-    transformer_error inner;
-    if (transformer_config_check(&mf->config, &inner) == TRANSFORMER_OK) return 1;
-    return mfi_fail(error, inner.status, "%s: %.200s", where, inner.text);
-}
-
 static int mfi_open_llama2c(model_file *mf, transformer_error *error) {
     mfi_llama2c l;
     uint64_t start;
     const mfi_file *file = &mf->files[0];
-    if (file->size >= 4 && memcmp(file->data, "GGUF", 4) == 0)
-        return mfi_fail(error, MFI_UNSUPPORTED, "%s: GGUF files are not supported yet", file->name);
+    snprintf(mf->info.format, sizeof mf->info.format, "llama2.c");
     snprintf(mf->info.family, sizeof mf->info.family, "llama2.c");
     if (!mfi_llama2c_header(mf, &l, error) || !mfi_check_config(mf, file->name, error) ||
         !mfi_make_room(mf, error))
@@ -2492,31 +3619,6 @@ static int mfi_open_llama2c(model_file *mf, transformer_error *error) {
 }
 
 /* ==== >>open ================================================================================ */
-
-/* directory/name, to be freed; NULL if there is no memory. */
-static char *mfi_join(const char *directory, const char *name, size_t n) {
-    size_t length = strlen(directory);
-    char *path = length < SIZE_MAX / 4 ? (char *)malloc(length + n + 2) : NULL;
-    if (!path) return NULL;
-    memcpy(path, directory, length);
-    if (length > 0 && path[length - 1] != '/' && path[length - 1] != '\\') path[length++] = '/';
-    memcpy(path + length, name, n);
-    path[length + n] = 0;
-    return path;
-}
-
-/* Opens directory/name as the next of mf->files. */
-static int mfi_open_file(model_file *mf, const char *directory, const char *name, size_t n,
-                         transformer_error *error) {
-    char *path = mfi_join(directory, name, n);
-    mfi_file *more = (mfi_file *)realloc(mf->files, ((size_t)mf->n_files + 1) * sizeof *more);
-    int ok = 0;
-    if (more) mf->files = more;
-    if (!more || !path) mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
-    else if ((ok = mfi_file_open(path, &mf->files[mf->n_files], error)) != 0) mf->n_files++;
-    free(path);
-    return ok;
-}
 
 /* A JSON file that is one object, of at most `most` bytes. */
 static int mfi_open_json(const char *directory, const char *name, size_t most, mfi_file *file,
@@ -2638,6 +3740,11 @@ static int mfi_open_directory(model_file *mf, const char *directory, const char 
     r.error = error;
     r.rope_length = rope_length;
     r.tied = mfi_has(&r, "tie_word_embeddings") ? mfi_bool(&r, "tie_word_embeddings", 0) : -1;
+    snprintf(mf->info.format, sizeof mf->info.format, "safetensors");
+    if (mf->only_look) {
+        mfi_string(&r, "model_type", "", mf->info.family, sizeof mf->info.family);
+        return mfi_ok(&r) && mfi_open_weights(mf, directory, name, error);
+    }
     mfi_absent(&r, "quantization_config");
     mf->family = mfi_find_family(&r, mf);
     if (!mf->family || !mfi_ok(&r)) return 0;
@@ -2654,6 +3761,27 @@ static int mfi_names_file(const char *path) {
     size_t n = strlen(path);
     return mfi_ends(path, n, ".safetensors") || mfi_ends(path, n, "config.json") ||
            mfi_ends(path, n, ".index.json");
+}
+
+/* What is no directory: the first file is open. */
+static int mfi_open_single(model_file *mf, const char *path, transformer_error *error) {
+    const mfi_file *file = &mf->files[0];
+    if (file->size >= 4 && memcmp(file->data, "GGUF", 4) == 0)
+        return mfi_open_gguf(mf, path, error);
+    return mfi_open_llama2c(mf, error);
+}
+
+/* An open file that is the caller's memory. */
+static int mfi_open_borrowed(model_file *mf, const void *data, size_t size,
+                             transformer_error *error) {
+    mf->files = (mfi_file *)calloc(1, sizeof *mf->files);
+    if (!mf->files) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    mf->n_files = 1;
+    mf->files[0].data = (unsigned char *)(uintptr_t)data; /* only ever read */
+    mf->files[0].size = size;
+    mf->files[0].borrowed = 1;
+    snprintf(mf->files[0].name, sizeof mf->files[0].name, "memory");
+    return mfi_open_single(mf, NULL, error);
 }
 
 static int mfi_open_path(model_file *mf, const char *path, int rope_length,
@@ -2679,7 +3807,7 @@ static int mfi_open_path(model_file *mf, const char *path, int rope_length,
     } else if (first.status != TRANSFORMER_ARGUMENT || mfi_names_file(path)) {
         *error = first;
     } else if (mfi_open_file(mf, "", path, strlen(path), error)) {
-        ok = mfi_open_llama2c(mf, error);
+        ok = mfi_open_single(mf, path, error);
     } else if (error->status == TRANSFORMER_ARGUMENT) {
         error->status = TRANSFORMER_OK;
         mfi_fail(error, TRANSFORMER_ARGUMENT,
@@ -2689,39 +3817,55 @@ static int mfi_open_path(model_file *mf, const char *path, int rope_length,
     return ok;
 }
 
-MODEL_FILE_API model_file *model_file_open(const char *path, const model_file_options *options,
-                                           transformer_error *error) {
+/* path, or data and size. */
+static model_file *mfi_open(const char *path, const void *data, size_t size,
+                            const model_file_options *options, transformer_error *error) {
     static const uint16_t one = 1;
-    transformer_error ignored, *e = error ? error : &ignored;
     model_file *mf;
     int i, ok;
-    memset(e, 0, sizeof *e);
-    if (!path || (options && options->rope_length < 0)) {
-        mfi_fail(e, TRANSFORMER_ARGUMENT,
-                 path ? "options.rope_length is negative" : "path is NULL");
-        return NULL;
-    }
     if (*(const unsigned char *)&one != 1) {
-        mfi_fail(e, MFI_UNSUPPORTED, "model files are little-endian; this machine is not");
+        mfi_fail(error, MFI_UNSUPPORTED, "model files are little-endian; this machine is not");
         return NULL;
     }
     mf = (model_file *)calloc(1, sizeof *mf);
     if (!mf) {
-        mfi_fail(e, TRANSFORMER_MEMORY, "not enough memory");
+        mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
         return NULL;
     }
-    ok = mfi_open_path(mf, path, options ? options->rope_length : 0, e);
-    free(mf->found);
+    mf->only_look = options && options->only_look;
+    ok = path ? mfi_open_path(mf, path, options ? options->rope_length : 0, error)
+              : mfi_open_borrowed(mf, data, size, error);
     free(mf->slots);
-    mf->found = NULL;
+    free(mf->keys.used);
     mf->slots = NULL;
-    mf->n_found = 0;
+    mf->keys.used = NULL;
+    mf->info.n_stored = mf->n_found;
+    mf->info.n_metadata = mf->keys.n;
     for (i = 0; i < mf->n_files; i++) {
         mf->info.file_bytes += mf->files[i].size;
         mf->info.mapped = mf->files[i].mapped;
     }
     if (ok) return mf;
     model_file_close(mf);
+    return NULL;
+}
+
+MODEL_FILE_API model_file *model_file_open(const char *path, const model_file_options *options,
+                                           transformer_error *error) {
+    transformer_error ignored, *e = error ? error : &ignored;
+    memset(e, 0, sizeof *e);
+    if (path && !(options && options->rope_length < 0)) return mfi_open(path, NULL, 0, options, e);
+    mfi_fail(e, TRANSFORMER_ARGUMENT, path ? "options.rope_length is negative" : "path is NULL");
+    return NULL;
+}
+
+MODEL_FILE_API model_file *model_file_open_memory(const void *data, size_t size,
+                                                  const model_file_options *options,
+                                                  transformer_error *error) {
+    transformer_error ignored, *e = error ? error : &ignored;
+    memset(e, 0, sizeof *e);
+    if (data && size > 0) return mfi_open(NULL, data, size, options, e);
+    mfi_fail(e, TRANSFORMER_ARGUMENT, data ? "size is 0" : "data is NULL");
     return NULL;
 }
 
@@ -2735,6 +3879,8 @@ MODEL_FILE_API void model_file_close(model_file *file) {
     while (file->n_files > 0) mfi_file_close(&file->files[--file->n_files]);
     free(file->files);
     free(file->tensors);
+    free(file->found);
+    free(file->keys.at);
     free(file);
 }
 
@@ -2749,7 +3895,7 @@ MODEL_FILE_API const model_file_info *model_file_get_info(const model_file *file
 MODEL_FILE_API const transformer_tensor *model_file_tensor(const model_file *file, int role,
                                                            int layer) {
     const transformer_tensor *t;
-    if (!file || role < 0 || role >= TRANSFORMER_N_ROLES || layer < 0 ||
+    if (!file || !file->tensors || role < 0 || role >= TRANSFORMER_N_ROLES || layer < 0 ||
         layer >= file->config.n_layers)
         return NULL;
     t = &file->tensors[layer * TRANSFORMER_N_ROLES + role];
@@ -2765,6 +3911,12 @@ MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transf
         mfi_fail(e, TRANSFORMER_ARGUMENT, "%s is NULL", file ? "model" : "file");
         return TRANSFORMER_ARGUMENT;
     }
+    if (file->only_look) {
+        transformer_error ignored, *e = error ? error : &ignored;
+        memset(e, 0, sizeof *e);
+        mfi_fail(e, TRANSFORMER_ARGUMENT, "the file was opened with only_look");
+        return TRANSFORMER_ARGUMENT;
+    }
     for (layer = 0; layer < file->config.n_layers; layer++)
         for (role = 0; role < TRANSFORMER_N_ROLES; role++) {
             const transformer_tensor *t = model_file_tensor(file, role, layer);
@@ -2773,6 +3925,24 @@ MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transf
             if (status != TRANSFORMER_OK) return status;
         }
     return transformer_model_ready(model, error);
+}
+
+MODEL_FILE_API int model_file_stored(const model_file *file, size_t i,
+                                     model_file_stored_tensor *tensor) {
+    const mfi_tensor *t;
+    if (!file || !tensor || i >= file->n_found) return 0;
+    t = &file->found[i];
+    memset(tensor, 0, sizeof *tensor);
+    tensor->name.text = t->name;
+    tensor->name.length = t->name_length;
+    tensor->type = mfi_types[t->type].name;
+    tensor->dtype = mfi_types[t->type].dtype;
+    tensor->gguf_type = mfi_types[t->type].gguf;
+    tensor->n_dims = t->n_dims;
+    memcpy(tensor->dims, t->dims, sizeof tensor->dims);
+    tensor->data = t->data;
+    tensor->bytes = t->bytes;
+    return 1;
 }
 
 #ifdef __cplusplus

@@ -2538,7 +2538,7 @@ static int mfi_take_u64(mfi_cursor *c, uint64_t *v) {
 }
 
 static int mfi_take_string(mfi_cursor *c, model_file_string *s) {
-    uint64_t n;
+    uint64_t n = 0;
     if (!mfi_take_u64(c, &n)) return 0;
     s->length = (size_t)n;
     s->text = (const char *)mfi_take(c, n);
@@ -2555,8 +2555,8 @@ static size_t mfi_scalar_bytes(uint32_t type) {
 static int mfi_take_values(mfi_cursor *c, uint32_t type, uint64_t n, int depth) {
     size_t size = mfi_scalar_bytes(type);
     model_file_string s;
-    uint64_t i, inner;
-    uint32_t element;
+    uint64_t i, inner = 0;
+    uint32_t element = 0;
     if (size) {
         if (n > UINT64_MAX / 8) n = UINT64_MAX / 8;
         return mfi_take(c, n * size) != NULL;
@@ -2574,7 +2574,7 @@ static int mfi_take_values(mfi_cursor *c, uint32_t type, uint64_t n, int depth) 
 
 /* A key with its value. */
 static int mfi_take_key(mfi_cursor *c, model_file_value *v) {
-    uint32_t type, element;
+    uint32_t type = 0, element;
     uint64_t n = 1;
     c->what = "a metadata key";
     c->of.text = NULL;
@@ -2700,8 +2700,8 @@ MODEL_FILE_API int model_file_next_string(const model_file_value *value, size_t 
 /* Name, shape, type and place of one tensor; its data still counted from the file's start. */
 static int mfi_gguf_tensor(model_file *mf, mfi_cursor *c, mfi_tensor *t) {
     model_file_string name;
-    uint32_t n_dims, type, d;
-    uint64_t offset, count = 1;
+    uint32_t n_dims = 0, type = 0, d;
+    uint64_t offset = 0, count = 1;
     int i;
     c->what = "a tensor's name";
     c->of.text = NULL;
@@ -2815,7 +2815,7 @@ static int mfi_gguf_place(model_file *mf, const mfi_cursor *c, const mfi_keys *k
 /* Lists keys and tensors of one file. */
 static int mfi_gguf_list(model_file *mf, int index, mfi_keys *keys, transformer_error *error) {
     mfi_cursor c;
-    uint64_t n_tensors, n_keys, i;
+    uint64_t n_tensors = 0, n_keys = 0, i;
     size_t first = mf->n_found;
     mfi_tensor *more = NULL;
     memset(&c, 0, sizeof c);
@@ -2856,7 +2856,9 @@ static int mfi_gguf_parts(model_file *mf, const char *path, transformer_error *e
     if (!part) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
     memcpy(part, path, n + 1);
     for (no = 1; no <= count && error->status == TRANSFORMER_OK; no++) {
-        snprintf(part + n - TAIL, TAIL + 1, "-%05d-of-%05d.gguf", no, count);
+        int digit, rest = no;
+        for (digit = 5; digit > 0; digit--, rest /= 10)
+            part[n - TAIL + (size_t)digit] = (char)('0' + rest % 10);
         mfi_open_file(mf, "", part, n, error);
     }
     free(part);
@@ -3269,42 +3271,46 @@ typedef struct mfi_gguf_arch {
     const char *name;   /* general.architecture */
     const char *family; /* the same model in mfi_families */
     int flags;          /* more than the family's: rows of q and k permuted to MFI_PAIRS */
+    int bias;           /* biases it may have, if the tensors are there */
     void (*setup)(mfi_meta *m, transformer_config *c);
 } mfi_gguf_arch;
 
 static const mfi_gguf_arch mfi_gguf_archs[] = {
-    {"llama", "llama", MFI_PAIRS, NULL},
-    {"gpt2", "gpt2", 0, NULL},
-    {"gptneox", "gpt_neox", 0, mfi_gguf_gptneox},
-    {"bloom", "bloom", 0, mfi_gguf_bloom},
-    {"mpt", "mpt", 0, mfi_gguf_mpt},
-    {"falcon", "falcon", 0, mfi_gguf_falcon},
-    {"stablelm", "stablelm", 0, mfi_gguf_stablelm},
-    {"phi2", "phi", 0, NULL},
-    {"phi3", "phi3", 0, mfi_gguf_phi3},
-    {"qwen", "qwen", 0, mfi_gguf_qwen},
-    {"qwen2", "qwen2", 0, NULL},
-    {"qwen3", "qwen3", 0, NULL},
-    {"gemma", "gemma", 0, mfi_gguf_gemma},
-    {"gemma2", "gemma2", 0, mfi_gguf_gemma2},
-    {"gemma3", "gemma3_text", 0, mfi_gguf_gemma3},
-    {"olmo", "olmo", MFI_PAIRS, mfi_gguf_olmo},
-    {"olmo2", "olmo2", 0, mfi_gguf_olmo2},
-    {"smollm3", "smollm3", MFI_PAIRS, mfi_gguf_smollm3},
-    {"granite", "granite", MFI_PAIRS, mfi_gguf_granite},
-    {"command-r", "cohere", 0, mfi_gguf_command_r},
-    {"cohere2", "cohere2", 0, mfi_gguf_cohere2},
-    {"chatglm", "glm", 0, NULL},
-    {"glm4", "glm4", 0, NULL},
-    {"minicpm", "minicpm", MFI_PAIRS, mfi_gguf_minicpm},
-    {"ernie4_5", "ernie4_5", 0, NULL},
-    {"starcoder", "gpt_bigcode", 0, NULL},
-    {"starcoder2", "starcoder2", 0, mfi_gguf_starcoder2},
-    {"nemotron", "nemotron", 0, NULL},
-    {"exaone4", "exaone4", 0, mfi_gguf_exaone4},
-    {"seed_oss", "seed_oss", 0, NULL},
-    {"hunyuan-dense", "hunyuan_v1_dense", 0, NULL},
+    {"llama", "llama", MFI_PAIRS, MFI_ALL_BIAS, NULL},
+    {"gpt2", "gpt2", 0, MFI_ALL_BIAS, NULL},
+    {"gptneox", "gpt_neox", 0, MFI_ALL_BIAS, mfi_gguf_gptneox},
+    {"bloom", "bloom", 0, MFI_ALL_BIAS, mfi_gguf_bloom},
+    {"mpt", "mpt", 0, MFI_ALL_BIAS, mfi_gguf_mpt},
+    {"falcon", "falcon", 0, 0, mfi_gguf_falcon},
+    {"stablelm", "stablelm", 0, MFI_ALL_BIAS, mfi_gguf_stablelm},
+    {"phi2", "phi", 0, MFI_ALL_BIAS, NULL},
+    {"phi3", "phi3", 0, MFI_ALL_BIAS, mfi_gguf_phi3},
+    {"qwen", "qwen", 0, MFI_ALL_BIAS, mfi_gguf_qwen},
+    {"qwen2", "qwen2", 0, MFI_ALL_BIAS, NULL},
+    {"qwen3", "qwen3", 0, MFI_ALL_BIAS, NULL},
+    {"gemma", "gemma", 0, MFI_ALL_BIAS, mfi_gguf_gemma},
+    {"gemma2", "gemma2", 0, MFI_ALL_BIAS, mfi_gguf_gemma2},
+    {"gemma3", "gemma3_text", 0, MFI_ALL_BIAS, mfi_gguf_gemma3},
+    {"olmo", "olmo", MFI_PAIRS, 0, mfi_gguf_olmo},
+    {"olmo2", "olmo2", 0, MFI_ALL_BIAS, mfi_gguf_olmo2},
+    {"smollm3", "smollm3", MFI_PAIRS, MFI_ALL_BIAS, mfi_gguf_smollm3},
+    {"granite", "granite", MFI_PAIRS, MFI_ALL_BIAS, mfi_gguf_granite},
+    {"command-r", "cohere", 0, MFI_ALL_BIAS, mfi_gguf_command_r},
+    {"cohere2", "cohere2", 0, MFI_ALL_BIAS, mfi_gguf_cohere2},
+    {"chatglm", "glm", 0, MFI_ALL_BIAS, NULL},
+    {"glm4", "glm4", 0, MFI_ALL_BIAS, NULL},
+    {"minicpm", "minicpm", MFI_PAIRS, 0, mfi_gguf_minicpm},
+    {"ernie4_5", "ernie4_5", 0, MFI_ALL_BIAS, NULL},
+    {"starcoder", "gpt_bigcode", 0, MFI_ALL_BIAS, NULL},
+    {"starcoder2", "starcoder2", 0, MFI_ALL_BIAS, mfi_gguf_starcoder2},
+    {"nemotron", "nemotron", 0, MFI_ALL_BIAS, NULL},
+    {"exaone4", "exaone4", 0, MFI_ALL_BIAS, mfi_gguf_exaone4},
+    {"seed_oss", "seed_oss", 0, MFI_ALL_BIAS, NULL},
+    {"hunyuan-dense", "hunyuan_v1_dense", 0, MFI_ALL_BIAS, NULL},
 };
+
+/* OLMo's and MiniCPM's converter permutes rows and not biases, Falcon's loses the ALiBi that comes
+ * with them: what such a file means cannot be told. */
 
 /* The architecture's family, changed to what its GGUF files are like: 1 + weight is added, heads
  * are tied if there is no matrix for them, and all but these families' biases are told by tensors. */
@@ -3334,8 +3340,11 @@ static int mfi_gguf_family(mfi_meta *m, const mfi_gguf_arch **arch) {
 /* Sizes; those of heads and of the MLP may differ from layer to layer. */
 static void mfi_gguf_sizes(mfi_meta *m, const mfi_family *f, transformer_config *c) {
     const mfi_tensor *embedding = mfi_lookup(m->mf, "token_embd.weight", 17);
-    const char *eps =
-        f->flags & MFI_LN ? ".attention.layer_norm_epsilon" : ".attention.layer_norm_rms_epsilon";
+    static const char *const eps_keys[2] = {".attention.layer_norm_rms_epsilon",
+                                            ".attention.layer_norm_epsilon"};
+    int ln = (f->flags & MFI_LN) != 0; /* Qwen 1's converter writes the other key */
+    model_file_value v;
+    const char *eps = eps_keys[mfi_meta_find(m, eps_keys[ln], &v) ? ln : !ln];
     c->n_layers = mfi_meta_int(m, ".block_count", MFI_REQUIRED, 1, TRANSFORMER_MAX_LAYERS);
     c->dim = c->embedding_dim = mfi_meta_int(m, ".embedding_length", MFI_REQUIRED, 1, MFI_MAX_DIM);
     c->context = mfi_meta_int(m, ".context_length", MFI_REQUIRED, 1, MFI_MAX_CONTEXT);
@@ -3361,35 +3370,44 @@ static void mfi_gguf_sizes(mfi_meta *m, const mfi_family *f, transformer_config 
 /* Keys of the architecture that no one has asked for: harmless, harmless with one value, or an
  * error, since they may change what the model computes. */
 static void mfi_gguf_leftover(mfi_meta *m) {
-    static const char *const harmless[] = {".vocab_size",
-                                           ".tensor_data_layout",
-                                           ".rope.scaling.finetuned",
-                                           ".use_parallel_residual",
-                                           ".attention.layer_norm_epsilon",
-                                           ".attention.layer_norm_rms_epsilon",
-                                           ".rope.scaling.original_context_length",
-                                           ".rope.dimension_count",
-                                           ".rope.freq_base"};
     static const struct {
         const char *key;
-        int value;
-    } neutral[] = {{".attention.causal", 1},   {".expert_count", 0},
-                   {".expert_used_count", 0},  {".nextn_predict_layers", 0},
-                   {".expert_group_count", 0}, {".attention.sliding_window", 0},
-                   {".pooling_type", 0}};
+        int value; /* -1 = any */
+    } harmless[] = {{".vocab_size", -1},
+                    {".tensor_data_layout", -1},
+                    {".use_parallel_residual", -1},
+                    {".attention.layer_norm_epsilon", -1},
+                    {".attention.layer_norm_rms_epsilon", -1},
+                    {".rope.scaling.finetuned", -1},
+                    {".rope.scaling.original_context_length", -1},
+                    {".rope.dimension_count", -1},
+                    {".rope.freq_base", -1},
+                    {".rope.freq_base_swa", -1},
+                    {".attention.causal", 1},
+                    {".attention.sliding_window", 0},
+                    {".expert_count", 0},
+                    {".expert_used_count", 0},
+                    {".expert_group_count", 0},
+                    {".nextn_predict_layers", 0},
+                    {".pooling_type", 0}};
     model_file_value v;
-    size_t i, n = strlen(m->arch);
-    for (i = 0; i < sizeof harmless / sizeof *harmless; i++) mfi_meta_find(m, harmless[i], &v);
-    for (i = 0; i < sizeof neutral / sizeof *neutral; i++)
-        if (mfi_meta_int(m, neutral[i].key, neutral[i].value, 0, MFI_MAX_CONTEXT) !=
-            neutral[i].value)
-            mfi_meta_fail(m, MFI_UNSUPPORTED, neutral[i].key, "has a value that is not supported");
+    size_t i, k, n = strlen(m->arch);
     for (i = 0; i < m->mf->keys.n && mfi_meta_ok(m); i++) {
+        int64_t value = -1;
         if (m->mf->keys.used[i]) continue;
         mfi_value_at(&m->mf->files[0], m->mf->keys.at[i], &v);
-        if (v.key.length > n && memcmp(v.key.text, m->arch, n) == 0 && v.key.text[n] == '.')
-            mfi_fail(m->error, MFI_UNSUPPORTED, "%s: metadata key%s is not supported", m->file,
-                     mfi_quote(v.key).text);
+        if (v.key.length <= n || memcmp(v.key.text, m->arch, n) != 0 || v.key.text[n] != '.')
+            continue;
+        for (k = 0; k < sizeof harmless / sizeof *harmless; k++)
+            if (v.key.length - n == strlen(harmless[k].key) &&
+                memcmp(v.key.text + n, harmless[k].key, v.key.length - n) == 0 &&
+                (harmless[k].value < 0 ||
+                 (v.type != MODEL_FILE_ARRAY && model_file_int(&v, 0, &value) &&
+                  value == harmless[k].value)))
+                break;
+        if (k == sizeof harmless / sizeof *harmless)
+            mfi_fail(m->error, MFI_UNSUPPORTED, "%s: metadata key%s %s is not supported", m->file,
+                     mfi_quote(v.key).text, value >= 0 ? "with this value" : "");
     }
 }
 
@@ -3411,7 +3429,7 @@ static int mfi_gguf_configure(mfi_meta *m, mfi_reader *settle) {
     mfi_gguf_leftover(m);
     memset(settle, 0, sizeof *settle);
     settle->bias_on = f->bias;
-    settle->bias_any = strcmp(arch->name, "falcon") == 0 ? 0 : MFI_QKVO | MFI_MLP;
+    settle->bias_any = arch->bias;
     settle->tied = -1;
     return mfi_meta_ok(m);
 }

@@ -5,9 +5,10 @@
 
 LLAMA.CPP is a source tree with convert_hf_to_gguf.py and conversion/. Each case is a directory of tests/goldens, which
 Hugging Face transformers saved; its golden logits are those that the GGUF file has to give. The converter runs as it
-is but for the vocabulary: these models have none, so set_vocab writes a list of tokens without meaning. Weights are
-F32. Cases whose GGUF file cannot say what the model computes (a window, a pattern or a scale that the format has no
-key for, or that the converter drops) are left out: see LEFT_OUT. --all converts those too, to look at.
+is but for the vocabulary: these models have none, so set_vocab writes a list of tokens without meaning. Weights keep
+the type they have. Golden models whose GGUF file cannot say what they compute (a window, a pattern or a scale that the
+format has no key for, or that the converter drops) are left out; --all converts those too, to look at. Files go to
+OUT with index.txt, a line per case: its name, that of the golden.
 """
 import argparse
 import json
@@ -20,13 +21,67 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# GGUF case: golden it is made from, changes to config.json before the converter reads it. The changes say what the
-# model is in the words this converter looks for; none changes what is computed.
 CASES = {}
 
 
 def case(name, golden=None, **config):
+    """name: GGUF case; golden: what it is made from, if not called the same; config: changes to config.json before
+    the converter reads it. They say what the model is in the words this converter looks for, which are those of older
+    checkpoints, and change nothing that is computed."""
     CASES[name] = (golden or name, config)
+
+
+case("llama")
+case("llama_llama3_1500")
+case("llama_linear")
+case("llama_yarn")
+case("llama_bf16")
+case("llama_f16")
+case("mistral_nemo")
+case("gpt2", n_ctx=48)
+case("gptneox", "gpt_neox", rotary_pct=0.5)
+case("gptneox_sequential", "gpt_neox_pythia", rotary_pct=0.25)
+case("bloom")
+case("mpt", architectures=["MPTForCausalLM"])
+case("falcon_7b", "falcon_7b_gguf", num_kv_heads=1)
+case("falcon_40b", "falcon_40b_gguf")
+case("stablelm")
+case("stablelm_bias")
+case("stablelm_12b")
+case("phi2", "phi_gguf")
+case("phi3")
+case("phi3_longrope_long")
+case("phi3_longrope_short")
+case("phi3_partial")
+case("qwen", architectures=["QWenLMHeadModel"])
+case("qwen2")
+case("qwen2_yarn")
+case("qwen3")
+case("gemma")
+case("gemma2", "gemma2_gguf")
+case("gemma3", "gemma3_gguf")
+case("olmo")
+case("olmo2")
+case("olmo3")
+case("olmo3_yarn")
+case("smollm3")
+case("granite")
+case("granite_bias")
+case("command-r", "cohere")
+case("command-r_qknorm", "cohere_qknorm")
+case("cohere2", rotary_pct=1.0)
+case("chatglm", "glm_gguf", layernorm_epsilon=1.5625e-07, seq_length=64)
+case("glm4")
+case("minicpm", architectures=["MiniCPMForCausalLM"])
+case("ernie4_5")
+case("ernie4_5_bias")
+case("starcoder", "gpt_bigcode")
+case("starcoder2", "starcoder2_gguf")
+case("nemotron", "nemotron_odd")
+case("exaone4")
+case("exaone4_full")
+case("seed_oss")
+case("hunyuan-dense", "hunyuan")
 
 
 def read_args():
@@ -52,10 +107,31 @@ def set_vocab(model):
     writer.add_unk_token_id(0)
 
 
-def convert(source, config, out):
+def stack_qk_norms(kind):
+    """StableLM 2 12B: a vector per head becomes a matrix. The converter's own code for it returns a generator from a
+    generator, and so loses the tensors."""
+    def modify_tensors(self, data, name, bid):
+        for part, n in (("q", "num_attention_heads"), ("k", "num_key_value_heads")):
+            if f".{part}_layernorm.norms." in name:
+                heads = self.__dict__.setdefault("qk_heads", {}).setdefault((part, bid), {})
+                heads[int(name.split(".")[-2])] = data
+                if len(heads) == self.hparams[n]:
+                    import torch
+                    stacked = torch.stack([heads[i] for i in sorted(heads)])
+                    yield f"blk.{bid}.attn_{part}_norm.weight", stacked
+                return
+        yield from kind.modify_tensors(self, data, name, bid)
+    return modify_tensors
+
+
+OUTTYPES = {"f32": lambda: __import__("gguf").LlamaFileType.ALL_F32,
+            "f16": lambda: __import__("gguf").LlamaFileType.MOSTLY_F16,
+            "bf16": lambda: __import__("gguf").LlamaFileType.MOSTLY_BF16}
+
+
+def convert(source, config, out, outtype="f32"):
     from conversion import get_model_class
     from conversion.base import ModelBase, ModelType
-    import gguf
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         shutil.copytree(source, directory)
@@ -64,8 +140,15 @@ def convert(source, config, out):
         (directory / "config.json").write_text(json.dumps(edited))
         hparams = ModelBase.load_hparams(directory, False)
         kind = get_model_class(hparams["architectures"][0])
-        patched = type(kind.__name__, (kind,), {"set_vocab": set_vocab, "model_arch": kind.model_arch})
-        model = patched(directory, gguf.LlamaFileType.ALL_F32, Path(out), model_name="golden")
+        added = {"set_vocab": set_vocab, "model_arch": kind.model_arch}
+        if hasattr(kind, "_stack_qk_norm"):
+            added["modify_tensors"] = stack_qk_norms(kind)
+        # Gemma 3's reads how many tokens there are
+        tokens = {f"t{i}": i for i in range(edited.get("vocab_size", 0))}
+        (directory / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}, "added_tokens": []}))
+        patched = type(kind.__name__, (kind,), added)
+        model = patched(directory, OUTTYPES[outtype](), Path(out), model_name="golden")
+        model.hparams.update(config)
         model.write()
 
 
@@ -83,12 +166,15 @@ def main():
         if args.only and name not in args.only.split(","):
             continue
         try:
-            convert(Path(args.goldens) / golden, config, out / f"{name}.gguf")
+            outtype = next((t for t in ("bf16", "f16") if golden.endswith("_" + t)), "f32")
+            convert(Path(args.goldens) / golden, config, out / f"{name}.gguf", outtype)
             print(f"{name}: {(out / f'{name}.gguf').stat().st_size} bytes", flush=True)
         except BaseException as e:
             print(f"{name}: FAILED: {type(e).__name__}: {e}", flush=True)
             if args.only:
                 traceback.print_exc()
+    made = [f"{n} {g}\n" for n, (g, _) in cases.items() if (out / f"{n}.gguf").is_file()]
+    (out / "index.txt").write_text("".join(made))
 
 
 if __name__ == "__main__":

@@ -371,6 +371,22 @@ case("llama2c_v2", "llama2c", **dict(L2C, dim=32, hidden_dim=64), version=2, gro
 case("llama2c_v2_untied", "llama2c", **dict(L2C, n_layers=2), version=2, group_size=8, shared=False,
      _note="version 2, groups of 8, untied")
 
+# --- what a GGUF file has no key for has to be as its architecture implies: attention scales, windows, widths
+case("gemma2_gguf", "gemma2", **dict(HF, head_dim=8), query_pre_attn_scalar=8, sliding_window=7,
+     attn_logit_softcapping=2.0, final_logit_softcapping=4.0, _note="for GGUF: attention scale head_dim^-0.5")
+case("gemma3_gguf", "gemma3_text", **dict(GEMMA3, num_hidden_layers=7, intermediate_size=12, num_key_value_heads=1,
+     query_pre_attn_scalar=8), rope_parameters=gemma3_rope(type="linear", factor=4.0),
+     _note="for GGUF: attention scale head_dim^-0.5; 7 layers, linear scaling on every sixth")
+case("glm_gguf", "glm", **dict(HF2, num_attention_heads=3, num_key_value_heads=1, head_dim=8),
+     _note="for GGUF: head_dim is dim / n_heads")
+case("phi_gguf", "phi", **dict(HF2, num_attention_heads=3, num_key_value_heads=None, intermediate_size=96),
+     _note="for GGUF: MLP of 4 dim")
+case("falcon_7b_gguf", "falcon", **dict(FALCON, num_hidden_layers=2, ffn_hidden_size=96), multi_query=True,
+     _note="for GGUF: MLP of 4 dim")
+case("falcon_40b_gguf", "falcon", **dict(FALCON, num_hidden_layers=2, num_attention_heads=4, ffn_hidden_size=96),
+     num_kv_heads=2, new_decoder_architecture=True, tie_word_embeddings=False, _note="for GGUF: MLP of 4 dim")
+case("starcoder2_gguf", "starcoder2", **HF2, sliding_window=None, _note="for GGUF: no window, biases everywhere")
+
 # ------------------------------------------------------------------------------- edits of a saved directory
 # What Hugging Face 5 writes is not what most checkpoints on the hub look like. These rewrite a saved directory into
 # the older shape; the logits are computed after the edit, so transformers itself confirms the meaning is the same.

@@ -154,16 +154,34 @@ typedef struct transformer_error {
     char text[248]; /* one line, zero-terminated; empty if OK */
 } transformer_error;
 
+/* The numbers are GGUF's.  The quantised formats store 32 or 256 neighbours of a row as a block: small
+ * integers and what scales them (layouts at >>formats).  They are for matrices whose columns are a
+ * multiple of the block; vectors are F32, F16 or BF16. */
 typedef enum transformer_dtype {
     TRANSFORMER_F32 = 0,
-    TRANSFORMER_F16 = 1,  /* IEEE 754 binary16 */
-    TRANSFORMER_BF16 = 30 /* the upper 16 bits of a float32 (numbers as in GGUF) */
+    TRANSFORMER_F16 = 1,     /* IEEE 754 binary16 */
+    TRANSFORMER_Q4_0 = 2,    /* 32 weights of 4 bits, a scale */
+    TRANSFORMER_Q4_1 = 3,    /* ... and a minimum */
+    TRANSFORMER_Q5_0 = 6,    /* 32 weights of 5 bits, a scale */
+    TRANSFORMER_Q5_1 = 7,    /* ... and a minimum */
+    TRANSFORMER_Q8_0 = 8,    /* 32 weights of 8 bits, a scale */
+    TRANSFORMER_Q2_K = 10,   /* 256 weights of 2 bits; scales and minimums of each 16 in 4 bits */
+    TRANSFORMER_Q3_K = 11,   /* 256 of 3 bits; scales of each 16 in 6 bits */
+    TRANSFORMER_Q4_K = 12,   /* 256 of 4 bits; scales and minimums of each 32 in 6 bits */
+    TRANSFORMER_Q5_K = 13,   /* 256 of 5 bits; likewise */
+    TRANSFORMER_Q6_K = 14,   /* 256 of 6 bits; scales of each 16 in 8 bits */
+    TRANSFORMER_IQ4_NL = 20, /* 32 weights out of a table of 16 values, a scale */
+    TRANSFORMER_IQ4_XS = 23, /* 256 likewise; scales of each 32 in 6 bits */
+    TRANSFORMER_BF16 = 30,   /* the upper 16 bits of a float32 */
+    TRANSFORMER_TQ1_0 = 34,  /* 256 weights -1, 0 or 1, five to a byte, a scale */
+    TRANSFORMER_TQ2_0 = 35,  /* 256 weights -1, 0 or 1 in 2 bits, a scale */
+    TRANSFORMER_MXFP4 = 39   /* 32 weights of 4 bits (E2M1), a power of two */
 } transformer_dtype;
 
 /* A matrix [rows, cols], row-major without gaps; y = W x takes x[cols] to y[rows].  A vector has
  * one row. */
 typedef struct transformer_tensor {
-    const void *data; /* native byte order, aligned to the size of an element */
+    const void *data; /* native byte order, aligned to 4 bytes (F32), 1 (MXFP4) or 2 (all others) */
     int dtype;        /* transformer_dtype */
     int rows, cols;
 } transformer_tensor;
@@ -480,7 +498,19 @@ TRANSFORMER_API const char *
 transformer_role_name(int role); /* "embedding", "attn_norm", ...; never NULL */
 TRANSFORMER_API const char *
 transformer_site_name(int site); /* "embedding", "q_rotated", ...; never NULL */
-TRANSFORMER_API size_t transformer_dtype_size(int dtype); /* bytes per element; 0 = unknown */
+
+/* What a transformer_dtype is.  A block is the smallest unit of a row: 1 element of F32, F16 and
+ * BF16, else 32 or 256. */
+TRANSFORMER_API const char *
+transformer_dtype_name(int dtype); /* "F32", "Q4_K", ... also of GGUF's other types; never NULL */
+TRANSFORMER_API int transformer_dtype_block(int dtype);   /* elements per block; 0 = unknown */
+TRANSFORMER_API size_t transformer_dtype_size(int dtype); /* bytes per block; 0 = unknown */
+TRANSFORMER_API size_t transformer_row_size(
+    int dtype, int cols); /* bytes; 0 = unknown type, or cols not a multiple of the block */
+
+/* out[i] = row `row` + i of t as float32, for n_rows rows.   out [n_rows, t->cols]. */
+TRANSFORMER_API transformer_status transformer_decode(float *out, const transformer_tensor *t,
+                                                      int row, int n_rows);
 
 /* Fill in: RMS norm with weights at 1e-5 before each block and at the end, RoPE theta 1e4 over the
  * whole head (dims is set from head_dim by the check if left -1), gated SiLU, causal, no biases,
@@ -499,7 +529,8 @@ TRANSFORMER_API int transformer_tensor_shape(const transformer_config *config, i
 
 /* The flat buffer: all tensors in the order of transformer_role (per-layer roles layer by layer),
  * matrices in dtype, vectors in F32, each starting at a multiple of 64 bytes.  Size in bytes (0 =
- * config invalid or too large), and the byte offset of one tensor (1 = present, else 0). */
+ * config invalid, too large, or a matrix whose columns are no multiple of dtype's block), and the
+ * byte offset of one tensor (1 = present, else 0). */
 TRANSFORMER_API size_t transformer_flat_size(const transformer_config *config, int dtype);
 TRANSFORMER_API int transformer_flat_offset(const transformer_config *config, int dtype, int role,
                                             int layer, size_t *offset);
@@ -896,6 +927,27 @@ TFI_DEF const char *transformer_status_text(int status) {
  *   F32   s eeeeeeee mmmmmmmmmmmmmmmmmmmmmmm     value = (-1)^s 2^(e-127) 1.m
  *   BF16  s eeeeeeee mmmmmmm                     the upper half of an F32
  *   F16   s eeeee mmmmmmmmmm                     value = (-1)^s 2^(e-15) 1.m;  e = 0: 2^-14 0.m
+ *
+ * Quantised blocks, bytes from left to right.  d, m: F16 scale and minimum; q: the integers, a
+ * nibble (4 bits), a crumb (2) or a bit each.  "lo|hi 16" = 16 bytes whose low nibbles are 16
+ * weights and whose high nibbles are the 16 after them; "crumbs 32" = 32 bytes that hold, from low
+ * bits to high, four times 32 weights; "bits 32" likewise eight times 32.
+ *
+ *   Q4_0    d2 q(lo|hi 16)                                d (q - 8)
+ *   Q4_1    d2 m2 q(lo|hi 16)                             d q + m
+ *   Q5_0    d2 h4 q(lo|hi 16)       h: 32 fifth bits      d (q + 16 h - 16)
+ *   Q5_1    d2 m2 h4 q(lo|hi 16)                          d (q + 16 h) + m
+ *   Q8_0    d2 q32                                        d q
+ *   IQ4_NL  d2 q(lo|hi 16)                                d table[q]
+ *   MXFP4   e1 q(lo|hi 16)                                2^(e-128) table[q]
+ *   Q2_K    s16 q(2 crumbs 32) d2 m2                      d (s & 15) q - m (s >> 4)
+ *   Q3_K    h(bits 32) q(2 crumbs 32) s12 d2              d (s - 32) (q + 4 h - 4)
+ *   Q4_K    d2 m2 s12 q(4 lo|hi 32)                       d s q - m t     (t: the minimums)
+ *   Q5_K    d2 m2 s12 h(bits 32) q(4 lo|hi 32)            d s (q + 16 h) - m t
+ *   Q6_K    q(2 lo|hi 64) h(2 crumbs 32) s16 d2           d s (q + 16 h - 32)
+ *   IQ4_XS  d2 t2 s4 q(8 lo|hi 16)                        d (s + 16 t - 32) table[q]
+ *   TQ1_0   q48 q4 d2               base 3, top first     d (q - 1)
+ *   TQ2_0   q(2 crumbs 32) d2                             d (q - 1)
  */
 static float tfi_bits_to_float(uint32_t bits) {
     float value;
@@ -942,26 +994,248 @@ static uint16_t tfi_to_f16(float value) {
     return (uint16_t)(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
 }
 
-TFI_DEF size_t transformer_dtype_size(int dtype) {
-    return dtype == TRANSFORMER_F32                                ? 4
-           : dtype == TRANSFORMER_F16 || dtype == TRANSFORMER_BF16 ? 2
-                                                                   : 0;
+/* ---- quantised blocks ---- */
+
+/* A block taken apart: weight i = scale[i / 16] * q[i] + offset[i / 16].  Each product is exact in
+ * float32 (11 bits of an F16 times at most 6 and 8), so only the addition rounds. */
+typedef struct tfi_block {
+    int8_t q[256];
+    float scale[16], offset[16];
+} tfi_block;
+
+static const int8_t tfi_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                          1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t tfi_mxfp4_values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                            0, -1, -2, -3, -4, -6, -8, -12}; /* doubled */
+
+static float tfi_f16_at(const unsigned char *from) {
+    uint16_t half;
+    memcpy(&half, from, sizeof half);
+    return tfi_from_f16(half);
 }
 
-/* out[i] = element `first + i` of the tensor.  Reads through memcpy: 16-bit data needs no
- * alignment here. */
-static void tfi_decode(float *out, const transformer_tensor *t, size_t first, int n) {
-    size_t size = transformer_dtype_size(t->dtype);
-    const unsigned char *from = (const unsigned char *)t->data + first * size;
-    if (t->dtype == TRANSFORMER_F32) {
-        memcpy(out, from, (size_t)n * size);
-        return;
+/* n weights in groups of `run` low nibbles followed by their high nibbles. */
+static void tfi_nibbles(int8_t *q, const unsigned char *from, int n, int run) {
+    for (int i = 0; i < n; i++)
+        q[i] = (int8_t)(from[i / (2 * run) * run + i % run] >> i / run % 2 * 4 & 15);
+}
+static int tfi_crumb(const unsigned char *from, int i) {
+    return from[i / 128 * 32 + i % 32] >> i / 32 % 4 * 2 & 3;
+}
+static int tfi_bit(const unsigned char *from, int i) { return from[i % 32] >> i / 32 & 1; }
+
+/* Scales and minimums of Q4_K and Q5_K: 8 of either in 6 bits.  The first four of each are the low
+ * bits of bytes 0 .. 7; the others have their low 4 bits in bytes 8 .. 11 and the upper 2 on top
+ * of bytes 0 .. 7. */
+static int tfi_scale6(const unsigned char *s, int i, int minimum) {
+    int low = s[i % 4 + 4 * minimum];
+    return i < 4 ? low & 63 : (s[i + 4] >> 4 * minimum & 15) | low >> 6 << 4;
+}
+/* Q3_K: 16 scales of 6 bits: nibbles in bytes 0 .. 7, the upper 2 bits in bytes 8 .. 11. */
+static int tfi_scale_q3(const unsigned char *s, int i) {
+    return (s[i % 8] >> i / 8 * 4 & 15) | (s[8 + i % 4] >> i / 4 * 2 & 3) << 4;
+}
+/* TQ1_0: digit i of the block, 0 .. 2.  A byte is five digits of a fraction in base 3: times 3^j,
+ * without its carry, it begins with digit j. */
+static int tfi_trit(const unsigned char *b, int i) {
+    static const uint8_t powers[5] = {1, 3, 9, 27, 81};
+    int byte = i < 160 ? i % 32 : i < 240 ? 32 + i % 16 : 48 + i % 4;
+    int digit = i < 160 ? i / 32 : i < 240 ? (i - 160) / 16 : (i - 240) / 4;
+    return (uint8_t)(b[byte] * powers[digit]) * 3 >> 8;
+}
+
+static void tfi_set_scales(tfi_block *o, float scale, float offset) {
+    for (int g = 0; g < 16; g++) o->scale[g] = scale, o->offset[g] = offset;
+}
+
+static void tfi_unpack_q4_0(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b), 0);
+    tfi_nibbles(o->q, b + 2, 32, 16);
+    for (int i = 0; i < 32; i++) o->q[i] = (int8_t)(o->q[i] - 8);
+}
+static void tfi_unpack_q4_1(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b), tfi_f16_at(b + 2));
+    tfi_nibbles(o->q, b + 4, 32, 16);
+}
+static void tfi_unpack_q5_0(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b), 0);
+    tfi_nibbles(o->q, b + 6, 32, 16);
+    for (int i = 0; i < 32; i++)
+        o->q[i] = (int8_t)(o->q[i] + 16 * (b[2 + i / 8] >> i % 8 & 1) - 16);
+}
+static void tfi_unpack_q5_1(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b), tfi_f16_at(b + 2));
+    tfi_nibbles(o->q, b + 8, 32, 16);
+    for (int i = 0; i < 32; i++) o->q[i] = (int8_t)(o->q[i] + 16 * (b[4 + i / 8] >> i % 8 & 1));
+}
+static void tfi_unpack_q8_0(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b), 0);
+    memcpy(o->q, b + 2, 32);
+}
+static void tfi_unpack_iq4_nl(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b), 0);
+    tfi_nibbles(o->q, b + 2, 32, 16);
+    for (int i = 0; i < 32; i++) o->q[i] = tfi_iq4_values[o->q[i]];
+}
+/* 2^(e - 128), half of E8M0's value since the table is doubled; the two smallest are denormal. */
+static float tfi_mxfp4_scale(int e) {
+    return tfi_bits_to_float(e < 2 ? (uint32_t)0x200000 << e : (uint32_t)(e - 1) << 23);
+}
+static void tfi_unpack_mxfp4(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_mxfp4_scale(b[0]), 0);
+    tfi_nibbles(o->q, b + 1, 32, 16);
+    for (int i = 0; i < 32; i++) o->q[i] = tfi_mxfp4_values[o->q[i]];
+}
+static void tfi_unpack_q2_k(const unsigned char *b, tfi_block *o) {
+    float d = tfi_f16_at(b + 80), m = tfi_f16_at(b + 82);
+    for (int g = 0; g < 16; g++)
+        o->scale[g] = d * (float)(b[g] & 15), o->offset[g] = -(m * (float)(b[g] >> 4));
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)tfi_crumb(b + 16, i);
+}
+static void tfi_unpack_q3_k(const unsigned char *b, tfi_block *o) {
+    float d = tfi_f16_at(b + 108);
+    for (int g = 0; g < 16; g++) o->scale[g] = d * (float)(tfi_scale_q3(b + 96, g) - 32);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(tfi_crumb(b + 32, i) + 4 * tfi_bit(b, i) - 4);
+}
+static void tfi_scales_q4_k(const unsigned char *b, tfi_block *o) {
+    float d = tfi_f16_at(b), m = tfi_f16_at(b + 2);
+    for (int g = 0; g < 16; g++)
+        o->scale[g] = d * (float)tfi_scale6(b + 4, g / 2, 0),
+        o->offset[g] = -(m * (float)tfi_scale6(b + 4, g / 2, 1));
+}
+static void tfi_unpack_q4_k(const unsigned char *b, tfi_block *o) {
+    tfi_scales_q4_k(b, o);
+    tfi_nibbles(o->q, b + 16, 256, 32);
+}
+static void tfi_unpack_q5_k(const unsigned char *b, tfi_block *o) {
+    tfi_scales_q4_k(b, o);
+    tfi_nibbles(o->q, b + 48, 256, 32);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(o->q[i] + 16 * tfi_bit(b + 16, i));
+}
+static void tfi_unpack_q6_k(const unsigned char *b, tfi_block *o) {
+    float d = tfi_f16_at(b + 208);
+    for (int g = 0; g < 16; g++) o->scale[g] = d * (float)(int8_t)b[192 + g];
+    tfi_nibbles(o->q, b, 256, 64);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(o->q[i] + 16 * tfi_crumb(b + 128, i) - 32);
+}
+static void tfi_unpack_iq4_xs(const unsigned char *b, tfi_block *o) {
+    float d = tfi_f16_at(b);
+    uint16_t high;
+    memcpy(&high, b + 2, sizeof high);
+    for (int g = 0; g < 16; g++) {
+        int low = b[4 + g / 4] >> g / 2 % 2 * 4 & 15, top = high >> g / 2 * 2 & 3;
+        o->scale[g] = d * (float)(low + 16 * top - 32);
     }
+    tfi_nibbles(o->q, b + 8, 256, 16);
+    for (int i = 0; i < 256; i++) o->q[i] = tfi_iq4_values[o->q[i]];
+}
+static void tfi_unpack_tq1_0(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b + 52), 0);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(tfi_trit(b, i) - 1);
+}
+static void tfi_unpack_tq2_0(const unsigned char *b, tfi_block *o) {
+    tfi_set_scales(o, tfi_f16_at(b + 64), 0);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(tfi_crumb(b, i) - 1);
+}
+
+typedef struct tfi_format {
+    int dtype;
+    const char *name;
+    int block, size, alignment, has_offset;
+    void (*unpack)(const unsigned char *block, tfi_block *out);
+} tfi_format;
+
+static const tfi_format tfi_formats[] = {
+    {TRANSFORMER_F32, "F32", 1, 4, 4, 0, NULL},
+    {TRANSFORMER_F16, "F16", 1, 2, 2, 0, NULL},
+    {TRANSFORMER_BF16, "BF16", 1, 2, 2, 0, NULL},
+    {TRANSFORMER_Q4_0, "Q4_0", 32, 18, 2, 0, tfi_unpack_q4_0},
+    {TRANSFORMER_Q4_1, "Q4_1", 32, 20, 2, 1, tfi_unpack_q4_1},
+    {TRANSFORMER_Q5_0, "Q5_0", 32, 22, 2, 0, tfi_unpack_q5_0},
+    {TRANSFORMER_Q5_1, "Q5_1", 32, 24, 2, 1, tfi_unpack_q5_1},
+    {TRANSFORMER_Q8_0, "Q8_0", 32, 34, 2, 0, tfi_unpack_q8_0},
+    {TRANSFORMER_IQ4_NL, "IQ4_NL", 32, 18, 2, 0, tfi_unpack_iq4_nl},
+    {TRANSFORMER_MXFP4, "MXFP4", 32, 17, 1, 0, tfi_unpack_mxfp4},
+    {TRANSFORMER_Q2_K, "Q2_K", 256, 84, 2, 1, tfi_unpack_q2_k},
+    {TRANSFORMER_Q3_K, "Q3_K", 256, 110, 2, 0, tfi_unpack_q3_k},
+    {TRANSFORMER_Q4_K, "Q4_K", 256, 144, 2, 1, tfi_unpack_q4_k},
+    {TRANSFORMER_Q5_K, "Q5_K", 256, 176, 2, 1, tfi_unpack_q5_k},
+    {TRANSFORMER_Q6_K, "Q6_K", 256, 210, 2, 0, tfi_unpack_q6_k},
+    {TRANSFORMER_IQ4_XS, "IQ4_XS", 256, 136, 2, 0, tfi_unpack_iq4_xs},
+    {TRANSFORMER_TQ1_0, "TQ1_0", 256, 54, 2, 0, tfi_unpack_tq1_0},
+    {TRANSFORMER_TQ2_0, "TQ2_0", 256, 66, 2, 0, tfi_unpack_tq2_0},
+    /* known by name only */
+    {9, "Q8_1", 0, 0, 0, 0, NULL},
+    {15, "Q8_K", 0, 0, 0, 0, NULL},
+    {16, "IQ2_XXS", 0, 0, 0, 0, NULL},
+    {17, "IQ2_XS", 0, 0, 0, 0, NULL},
+    {18, "IQ3_XXS", 0, 0, 0, 0, NULL},
+    {19, "IQ1_S", 0, 0, 0, 0, NULL},
+    {21, "IQ3_S", 0, 0, 0, 0, NULL},
+    {22, "IQ2_S", 0, 0, 0, 0, NULL},
+    {24, "I8", 0, 0, 0, 0, NULL},
+    {25, "I16", 0, 0, 0, 0, NULL},
+    {26, "I32", 0, 0, 0, 0, NULL},
+    {27, "I64", 0, 0, 0, 0, NULL},
+    {28, "F64", 0, 0, 0, 0, NULL},
+    {29, "IQ1_M", 0, 0, 0, 0, NULL},
+    {40, "NVFP4", 0, 0, 0, 0, NULL}};
+
+static const tfi_format *tfi_format_of(int dtype) {
+    static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, NULL};
+    for (size_t i = 0; i < sizeof tfi_formats / sizeof tfi_formats[0]; i++)
+        if (tfi_formats[i].dtype == dtype) return &tfi_formats[i];
+    return &unknown;
+}
+
+TFI_DEF const char *transformer_dtype_name(int dtype) { return tfi_format_of(dtype)->name; }
+TFI_DEF int transformer_dtype_block(int dtype) { return tfi_format_of(dtype)->block; }
+TFI_DEF size_t transformer_dtype_size(int dtype) { return (size_t)tfi_format_of(dtype)->size; }
+TFI_DEF size_t transformer_row_size(int dtype, int cols) {
+    const tfi_format *f = tfi_format_of(dtype);
+    if (!f->block || cols < 0 || cols % f->block) return 0;
+    return tfi_times((size_t)(cols / f->block), (size_t)f->size);
+}
+static size_t tfi_alignment(int dtype) { return (size_t)tfi_format_of(dtype)->alignment; }
+static size_t tfi_tensor_bytes(const transformer_tensor *t) {
+    return (size_t)t->rows * transformer_row_size(t->dtype, t->cols);
+}
+
+static void tfi_decode_halves(float *out, const unsigned char *from, int n, int dtype) {
     for (int i = 0; i < n; i++) {
         uint16_t half;
-        memcpy(&half, from + (size_t)i * size, sizeof half);
-        out[i] = t->dtype == TRANSFORMER_F16 ? tfi_from_f16(half) : tfi_from_bf16(half);
+        memcpy(&half, from + (size_t)i * sizeof half, sizeof half);
+        out[i] = dtype == TRANSFORMER_F16 ? tfi_from_f16(half) : tfi_from_bf16(half);
     }
+}
+
+/* out[i] = element `first + i` of the tensor, counted along its rows.  Reads through memcpy: data
+ * needs no alignment here. */
+static void tfi_decode(float *out, const transformer_tensor *t, size_t first, int n) {
+    const tfi_format *f = tfi_format_of(t->dtype);
+    size_t block = (size_t)f->block;
+    const unsigned char *from = (const unsigned char *)t->data + first / block * (size_t)f->size;
+    if (t->dtype == TRANSFORMER_F32) memcpy(out, from, (size_t)n * sizeof *out);
+    else if (!f->unpack) tfi_decode_halves(out, from, n, t->dtype);
+    for (int i = 0, at = (int)(first % block); f->unpack && i < n; at = 0, from += f->size) {
+        tfi_block b;
+        f->unpack(from, &b);
+        for (; at < f->block && i < n; at++, i++) {
+            out[i] = b.scale[at / 16] * (float)b.q[at];
+            if (f->has_offset) out[i] += b.offset[at / 16];
+        }
+    }
+}
+
+TFI_DEF transformer_status transformer_decode(float *out, const transformer_tensor *t, int row,
+                                              int n_rows) {
+    if (!out || !t || !t->data || t->rows < 0 || t->cols < 0 || row < 0 || n_rows < 0 ||
+        row > t->rows - n_rows || (t->cols && !transformer_row_size(t->dtype, t->cols)))
+        return TRANSFORMER_ARGUMENT;
+    for (int i = 0; i < n_rows; i++)
+        tfi_decode(out + (size_t)i * (size_t)t->cols, t, (size_t)(row + i) * (size_t)t->cols,
+                   t->cols);
+    return TRANSFORMER_OK;
 }
 
 /* ==== >>math =================================================================================
@@ -1437,16 +1711,17 @@ static int tfi_walk_next(const transformer_config *c, tfi_walk *w) {
     return w->role < TRANSFORMER_N_ROLES;
 }
 
-/* Offset of a tensor, or with role TRANSFORMER_N_ROLES the size of all. */
+/* Offset of a tensor, or with role TRANSFORMER_N_ROLES the size of all; SIZE_MAX if it does not fit
+ * the address space or a matrix cannot be stored in blocks of dtype. */
 static size_t tfi_flat_place(const transformer_config *c, int dtype, int role, int layer) {
     tfi_arena arena = {NULL, 0};
     tfi_walk w = {-1, 0};
     while (tfi_walk_next(c, &w) && !(w.role == role && w.layer == layer)) {
         int rows, cols;
         if (!tfi_shape(c, w.role, w.layer, &rows, &cols)) continue;
-        size_t element =
-            tfi_roles[w.role].kind == TFI_MATRIX ? transformer_dtype_size(dtype) : sizeof(float);
-        tfi_take(&arena, tfi_times((size_t)rows, (size_t)cols), element);
+        int matrix = tfi_roles[w.role].kind == TFI_MATRIX;
+        size_t row = transformer_row_size(matrix ? dtype : TRANSFORMER_F32, cols);
+        tfi_take(&arena, row ? (size_t)rows : SIZE_MAX, row ? row : 1);
     }
     return arena.used;
 }
@@ -1473,7 +1748,7 @@ TFI_DEF int transformer_flat_offset(const transformer_config *c, int dtype, int 
 enum { TFI_ACT_F32, TFI_ACT_BF16, TFI_N_ACTS };
 
 /* Weight formats as the kernels see them: BF16 has a path for either kind of activations. */
-enum { TFI_W_F32, TFI_W_F16, TFI_W_BF16, TFI_W_BF16_DOT, TFI_N_WEIGHTS };
+enum { TFI_W_F32, TFI_W_F16, TFI_W_BF16, TFI_W_BF16_DOT, TFI_N_WEIGHTS, TFI_W_DECODED };
 
 /* One row of the instruction-set table: every function that has a vector form.  The bodies and
  * their comments are at the end of the file; tests compare each row with the scalar one. */
@@ -1522,6 +1797,7 @@ struct transformer_model {
     transformer_tensor *tensors; /* [max(1, n_layers)][TRANSFORMER_N_ROLES] */
     unsigned char *bound;        /* the same shape */
     int used_acts;               /* bit 1 << TFI_ACT_* */
+    int used_decode;             /* 1 = some matrix is multiplied as decoded rows */
     tfi_rope_table rope[2];
     transformer_config config;
 };
@@ -1674,18 +1950,27 @@ static transformer_status tfi_check_tensor(const transformer_model *m, int role,
                         "%s, layer %d: this configuration has no such tensor", name, layer);
     if (!t || !t->data)
         return tfi_fail(error, TRANSFORMER_ARGUMENT, "%s, layer %d: no data", name, layer);
-    size_t element = transformer_dtype_size(t->dtype);
-    if (!element)
-        return tfi_fail(error, TRANSFORMER_WEIGHTS, "%s, layer %d: type %d is unknown", name, layer,
-                        t->dtype);
+    const char *type = transformer_dtype_name(t->dtype);
+    int block = transformer_dtype_block(t->dtype);
+    if (!block)
+        return tfi_fail(error, TRANSFORMER_WEIGHTS, "%s, layer %d: type %d (%s) is not supported",
+                        name, layer, t->dtype, type);
     if (t->rows != rows || t->cols != cols)
         return tfi_fail(error, TRANSFORMER_WEIGHTS,
                         "%s, layer %d: shape [%d, %d], expected [%d, %d]", name, layer, t->rows,
                         t->cols, rows, cols);
-    if ((uintptr_t)t->data % element)
+    if (block > 1 && tfi_roles[role].kind != TFI_MATRIX)
         return tfi_fail(error, TRANSFORMER_WEIGHTS,
-                        "%s, layer %d: data is not aligned to its elements", name, layer);
-    if (tfi_times(tfi_times((size_t)rows, (size_t)cols), element) == SIZE_MAX)
+                        "%s, layer %d: type %s is for matrices; a vector is F32, F16 or BF16", name,
+                        layer, type);
+    if (cols % block)
+        return tfi_fail(error, TRANSFORMER_WEIGHTS,
+                        "%s, layer %d: %d columns are no multiple of the block of %s, %d", name,
+                        layer, cols, type, block);
+    if ((uintptr_t)t->data % tfi_alignment(t->dtype))
+        return tfi_fail(error, TRANSFORMER_WEIGHTS, "%s, layer %d: data is not aligned to %d bytes",
+                        name, layer, (int)tfi_alignment(t->dtype));
+    if (tfi_times((size_t)rows, transformer_row_size(t->dtype, cols)) == SIZE_MAX)
         return tfi_fail(error, TRANSFORMER_WEIGHTS, "%s, layer %d: too large", name, layer);
     return TRANSFORMER_OK;
 }
@@ -1714,9 +1999,13 @@ TFI_DEF transformer_status transformer_bind_flat(transformer_model *m, const voi
     if (!m || m->magic != TFI_MODEL_MAGIC || !flat)
         return tfi_fail(error, TRANSFORMER_ARGUMENT, "NULL argument");
     if (!transformer_dtype_size(dtype))
-        return tfi_fail(error, TRANSFORMER_ARGUMENT, "dtype %d is unknown", dtype);
+        return tfi_fail(error, TRANSFORMER_ARGUMENT, "dtype %d (%s) is not supported", dtype,
+                        transformer_dtype_name(dtype));
     size_t need = tfi_flat_place(&m->config, dtype, TRANSFORMER_N_ROLES, 0), at = 0;
-    if (need == SIZE_MAX || size != need)
+    if (need == SIZE_MAX)
+        return tfi_fail(error, TRANSFORMER_WEIGHTS,
+                        "no flat buffer: too large, or columns that are no multiple of a block");
+    if (size != need)
         return tfi_fail(error, TRANSFORMER_WEIGHTS,
                         "the flat buffer's size is not transformer_flat_size");
     if ((uintptr_t)flat % TFI_ALIGN)
@@ -1730,7 +2019,7 @@ TFI_DEF transformer_status transformer_bind_flat(transformer_model *m, const voi
         t.data = (const unsigned char *)flat + at;
         transformer_status status = transformer_bind(m, w.role, w.layer, &t, error);
         if (status) return status;
-        size_t bytes = (size_t)t.rows * (size_t)t.cols * transformer_dtype_size(t.dtype);
+        size_t bytes = tfi_tensor_bytes(&t);
         at += (bytes + TFI_ALIGN - 1) & ~(size_t)(TFI_ALIGN - 1);
     }
     return transformer_model_ready(m, error);
@@ -1740,6 +2029,7 @@ TFI_DEF transformer_status transformer_bind_flat(transformer_model *m, const voi
 static int tfi_weight_kind(const transformer_model *m, int dtype) {
     if (dtype == TRANSFORMER_F32) return TFI_W_F32;
     if (dtype == TRANSFORMER_F16) return TFI_W_F16;
+    if (dtype != TRANSFORMER_BF16) return TFI_W_DECODED;
     return m->kernels->has_bf16_dot && !m->full_precision ? TFI_W_BF16_DOT : TFI_W_BF16;
 }
 static int tfi_act_of(int weight_kind) {
@@ -1767,8 +2057,7 @@ static uint64_t tfi_fingerprint(const transformer_model *m) {
     for (int i = 0; i < tfi_max(1, c->n_layers) * TRANSFORMER_N_ROLES; i++) {
         const transformer_tensor *t = &m->tensors[i];
         if (!m->bound[i]) continue;
-        size_t bytes = (size_t)t->rows * (size_t)t->cols * transformer_dtype_size(t->dtype),
-               sample = 64;
+        size_t bytes = tfi_tensor_bytes(t), sample = 64;
         const unsigned char *data = (const unsigned char *)t->data;
         if (bytes < 3 * sample) hash = tfi_hash(hash, data, bytes);
         for (int j = 0; bytes >= 3 * sample && j < 3; j++)
@@ -1786,9 +2075,11 @@ TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transfo
         if (!m->bound[tfi_slot(w.role, w.layer)])
             return tfi_fail(error, TRANSFORMER_WEIGHTS, "%s, layer %d: not bound",
                             tfi_roles[w.role].name, w.layer);
-        if (tfi_roles[w.role].kind == TFI_MATRIX)
-            m->used_acts |=
-                1 << tfi_act_of(tfi_weight_kind(m, tfi_tensor(m, w.role, w.layer)->dtype));
+        if (tfi_roles[w.role].kind == TFI_MATRIX) {
+            int kind = tfi_weight_kind(m, tfi_tensor(m, w.role, w.layer)->dtype);
+            m->used_acts |= 1 << tfi_act_of(kind);
+            m->used_decode |= kind == TFI_W_DECODED;
+        }
     }
     m->fingerprint = tfi_fingerprint(m);
     m->ready = 1;
@@ -2033,6 +2324,7 @@ typedef struct tfi_private {
     float *bias;    /* [TFI_KEY_BLOCK] */
     void *q_panels; /* [TFI_QUERY_ROWS, head_dim] in panels */
     float *head;    /* [batch, TFI_HEAD_BLOCK] */
+    float *decoded; /* [tfi_decoded_rows, cols] of a quantised matrix */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2060,7 +2352,14 @@ static int tfi_widest_input(const transformer_config *c) {
     return tfi_max(tfi_max(wide, c->dim), tfi_embedding_dim(c));
 }
 
-static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_config *c, int batch) {
+/* Rows of a quantised matrix that are decoded at a time. */
+static int tfi_decoded_rows(int cols) {
+    return tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(float) / cols / 4 * 4);
+}
+
+static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model *m, int batch) {
+    const transformer_config *c = &m->config;
+    size_t widest = (size_t)tfi_widest_input(c), decoded = TFI_BLOCK_BYTES / sizeof(float);
     tfi_private p;
     p.panel =
         tfi_take(arena, (size_t)tfi_panel_cols(tfi_widest_input(c)), TFI_MAX_TILE * sizeof(float));
@@ -2071,6 +2370,8 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_config
     p.q_panels =
         tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_panel_cols(tfi_head_dim(c))), sizeof(float));
     p.head = (float *)tfi_take(arena, (size_t)batch * TFI_HEAD_BLOCK, sizeof(float));
+    decoded = decoded > 4 * widest ? decoded : 4 * widest;
+    p.decoded = (float *)tfi_take(arena, m->used_decode ? decoded : 0, sizeof(float));
     return p;
 }
 
@@ -2078,7 +2379,7 @@ static tfi_private tfi_private_of(const tfi_run *r, int part) {
     tfi_arena arena;
     arena.base = r->w->private_memory + (size_t)part * r->w->private_size;
     arena.used = 0;
-    return tfi_private_layout(&arena, r->c, r->w->batch);
+    return tfi_private_layout(&arena, r->m, r->w->batch);
 }
 
 static float *tfi_take_rows(tfi_arena *arena, int batch, int width, int *stride) {
@@ -2132,7 +2433,7 @@ static size_t tfi_workspace_layout(transformer_workspace *w, unsigned char *base
     }
     w->block_max = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
     w->block_sum = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
-    tfi_private_layout(&own, c, w->batch);
+    tfi_private_layout(&own, m, w->batch);
     w->private_size = own.used;
     w->private_memory = (unsigned char *)tfi_take(&arena, (size_t)w->n_threads, own.used);
     return arena.used;
@@ -2214,6 +2515,21 @@ static void tfi_pack_rows(const tfi_run *r, const float *x, int stride, int n, i
             tfi_pack_panels(r->k, act, r->w->packed[act], x, stride, n, cols, begin, end);
 }
 
+/* The same with rows of a quantised matrix, decoded a few at a time for all tokens of the pass. */
+static void tfi_product_decoded(const tfi_run *r, const transformer_tensor *w, const void *panels,
+                                int n, int begin, int end, float *out, int out_stride, int part) {
+    float *decoded = tfi_private_of(r, part).decoded;
+    int most = tfi_decoded_rows(w->cols), rows;
+    for (int first = begin; first < end; first += rows) {
+        rows = tfi_min(most, end - first);
+        for (int i = 0; i < rows; i++)
+            tfi_decode(decoded + (size_t)i * (size_t)w->cols, w,
+                       (size_t)(first + i) * (size_t)w->cols, w->cols);
+        r->k->matmul[TFI_W_F32](decoded, (size_t)w->cols, rows, panels, n, w->cols,
+                                out + (first - begin), (size_t)out_stride);
+    }
+}
+
 /* out = x W^T for rows begin .. end-1 of a weight matrix.  Few tokens are packed by each thread
  * for itself, which saves a barrier; many have been packed by tfi_pack_rows. */
 static void tfi_product(const tfi_run *r, const transformer_tensor *w, const float *x, int stride,
@@ -2228,8 +2544,12 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, const flo
         tfi_pack_panels(r->k, act, own, x, stride, n, w->cols, 0, 1);
         panels = own;
     }
-    const unsigned char *first = (const unsigned char *)w->data +
-                                 (size_t)begin * (size_t)w->cols * transformer_dtype_size(w->dtype);
+    if (kind == TFI_W_DECODED) {
+        tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
+        return;
+    }
+    const unsigned char *first =
+        (const unsigned char *)w->data + (size_t)begin * transformer_row_size(w->dtype, w->cols);
     r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
                        (size_t)out_stride);
 }
@@ -4023,21 +4343,42 @@ static const tfi_kernels *tfi_choose(const char *name) {
 
 /* ---- kernels on plain arrays ---- */
 
+/* A tensor that can be used as a matrix: its type known, its rows whole blocks, its data aligned. */
+static int tfi_is_matrix(const transformer_tensor *t) {
+    return t && t->data && t->rows >= 0 && t->cols >= 0 && transformer_dtype_block(t->dtype) &&
+           t->cols % transformer_dtype_block(t->dtype) == 0 &&
+           (uintptr_t)t->data % tfi_alignment(t->dtype) == 0;
+}
+
+/* Row r of a quantised matrix times x. */
+static float tfi_dot_decoded(const tfi_kernels *k, const transformer_tensor *w, int r,
+                             const float *x) {
+    float weights[256], sum = 0, part;
+    for (int i = 0, n; i < w->cols; i += n) {
+        n = tfi_min(256, w->cols - i);
+        tfi_decode(weights, w, (size_t)r * (size_t)w->cols + (size_t)i, n);
+        k->matmul[TFI_W_F32](weights, 0, 1, x + i, 1, n, &part, 0);
+        sum += part;
+    }
+    return sum;
+}
+
 TFI_DEF transformer_status transformer_matmul(float *out, const float *x,
                                               const transformer_tensor *w, const float *bias,
                                               int n) {
     const tfi_kernels *k = tfi_choose(NULL);
-    if (!out || !x || !w || !w->data || n < 0 || w->rows < 0 || w->cols < 0 ||
-        !transformer_dtype_size(w->dtype) || (uintptr_t)w->data % transformer_dtype_size(w->dtype))
-        return TRANSFORMER_ARGUMENT;
+    if (!out || !x || n < 0 || !tfi_is_matrix(w)) return TRANSFORMER_ARGUMENT;
     int kind = w->dtype == TRANSFORMER_F32   ? TFI_W_F32
                : w->dtype == TRANSFORMER_F16 ? TFI_W_F16
                                              : TFI_W_BF16;
     for (int t = 0; t < n; t++) {
         const float *row = x + (size_t)t * (size_t)w->cols;
         float *y = out + (size_t)t * (size_t)w->rows;
-        k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y,
-                        0); /* a panel of one is the row */
+        if (tfi_format_of(w->dtype)->unpack)
+            for (int r = 0; r < w->rows; r++) y[r] = tfi_dot_decoded(k, w, r, row);
+        else
+            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y,
+                            0); /* a panel of one is the row */
         for (int r = 0; bias && r < w->rows; r++) y[r] += bias[r];
     }
     return TRANSFORMER_OK;
@@ -4164,8 +4505,7 @@ TFI_DEF transformer_status transformer_mlp(float *out, const float *x,
 
 TFI_DEF transformer_status transformer_embedding(float *out, const transformer_tensor *table,
                                                  const int32_t *tokens, int n) {
-    if (!out || !table || !table->data || !tokens || n < 0 || !transformer_dtype_size(table->dtype))
-        return TRANSFORMER_ARGUMENT;
+    if (!out || !tokens || n < 0 || !tfi_is_matrix(table)) return TRANSFORMER_ARGUMENT;
     for (int i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= table->rows) return TRANSFORMER_ARGUMENT;
     for (int i = 0; i < n; i++)

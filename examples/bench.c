@@ -8,6 +8,7 @@
  * repeats, with the same number of threads: other programs slow down both sides of the ratio.
  */
 #include "common.h"
+#include <ctype.h>
 #define TRANSFORMER_IMPLEMENTATION
 #include "../transformer.h"
 #define MODEL_FILE_IMPLEMENTATION
@@ -19,7 +20,8 @@
 
 static const char usage[] =
     "usage: bench MODEL [options]\n"
-    "       bench --shape NAME [--dtype f32|f16|bf16] [options]     (random weights)\n"
+    "       bench --shape NAME [--dtype f32|f16|bf16|q8_0|q4_k|...] [options]     (random "
+    "weights)\n"
     "  shapes: gpt2-124m llama-3.2-1b qwen2.5-0.5b stories15m stories110m\n"
     "  -p TOKENS          prefill this many tokens (default 512)\n"
     "  -n TOKENS          decode this many tokens (default 128)\n"
@@ -65,19 +67,16 @@ typedef struct results {
 
 /* ---- arguments ---- */
 
-static const char *const dtype_names[] = {"f32", "f16", "bf16"};
-static const int dtypes[] = {TRANSFORMER_F32, TRANSFORMER_F16, TRANSFORMER_BF16};
-
-static int parse_dtype(const char *name) {
-    for (int i = 0; i < 3; i++)
-        if (strcmp(name, dtype_names[i]) == 0) return dtypes[i];
-    die("--dtype: '%s' is not f32, f16 or bf16", name);
+static int same_letters(const char *a, const char *b) {
+    while (*a && tolower((unsigned char)*a) == tolower((unsigned char)*b)) a++, b++;
+    return *a == *b;
 }
 
-static const char *dtype_name(int dtype) {
-    for (int i = 0; i < 3; i++)
-        if (dtype == dtypes[i]) return dtype_names[i];
-    return "?";
+static int parse_dtype(const char *name) {
+    for (int dtype = 0; dtype < 64; dtype++)
+        if (transformer_dtype_size(dtype) && same_letters(name, transformer_dtype_name(dtype)))
+            return dtype;
+    die("--dtype: '%s' is no type of weights", name);
 }
 
 static void parse_arguments(int argc, char **argv, arguments *a) {
@@ -344,14 +343,17 @@ static uint64_t random_bits(uint64_t i) {
 
 /* Random numbers of both signs between 2^-7 and 2^-5 in size, made of random bits without any
  * conversion: the sign, the lowest bit of the exponent and the mantissa are random, the rest of
- * the exponent is fixed.  n = words of 64 bits. */
+ * the exponent is fixed.  Quantised blocks get what F16 gets, so that their scales are such numbers
+ * (MXFP4 has a byte as exponent: 2^-9 .. 2^-1).  n = words of 64 bits. */
 static void fill_random(uint64_t *out, size_t n, int dtype, uint64_t seed) {
-    uint64_t random = dtype == TRANSFORMER_F32   ? 0x80FFFFFF80FFFFFFu
-                      : dtype == TRANSFORMER_F16 ? 0x87FF87FF87FF87FFu
-                                                 : 0x80FF80FF80FF80FFu;
-    uint64_t fixed = dtype == TRANSFORMER_F32   ? 0x3C0000003C000000u
-                     : dtype == TRANSFORMER_F16 ? 0x2000200020002000u
-                                                : 0x3C003C003C003C00u;
+    uint64_t random = dtype == TRANSFORMER_F32     ? 0x80FFFFFF80FFFFFFu
+                      : dtype == TRANSFORMER_BF16  ? 0x80FF80FF80FF80FFu
+                      : dtype == TRANSFORMER_MXFP4 ? 0x0707070707070707u
+                                                   : 0x87FF87FF87FF87FFu;
+    uint64_t fixed = dtype == TRANSFORMER_F32     ? 0x3C0000003C000000u
+                     : dtype == TRANSFORMER_BF16  ? 0x3C003C003C003C00u
+                     : dtype == TRANSFORMER_MXFP4 ? 0x7878787878787878u
+                                                  : 0x2000200020002000u;
 #ifdef _OPENMP
 #pragma omp parallel for schedule(static)
 #endif
@@ -380,7 +382,7 @@ static void fill_weights(unsigned char *weights, const transformer_config *confi
                 !transformer_flat_offset(config, dtype, role, layer, &offset))
                 continue;
             if (rows > 1) { /* tensors begin at multiples of 64 bytes: rounding up is safe */
-                size_t bytes = (size_t)rows * (size_t)cols * transformer_dtype_size(dtype);
+                size_t bytes = (size_t)rows * transformer_row_size(dtype, cols);
                 fill_random((uint64_t *)(void *)(weights + offset), (bytes + 7) / 8, dtype, offset);
                 continue;
             }
@@ -417,7 +419,7 @@ static void count_weights(subject *s, const arguments *a) {
             const transformer_tensor *tensor =
                 s->file ? model_file_tensor(s->file, role, layer) : NULL;
             int dtype = rows == 1 ? TRANSFORMER_F32 : tensor ? tensor->dtype : s->dtype;
-            double width = (double)cols * (double)transformer_dtype_size(dtype);
+            double width = (double)transformer_row_size(dtype, cols);
             if (role == TRANSFORMER_EMBEDDING || role == TRANSFORMER_POSITION_EMBEDDING)
                 s->weight_bytes += a->batch * width; /* a row per token */
             if (role == head) s->head_ops += 2.0 * rows * cols;
@@ -600,8 +602,9 @@ static void print_row(const char *name, int tokens, const double *speed, const a
 
 static void print_table(const subject *s, const arguments *a, const results *r) {
     printf("%s   %s   %s   threads %d   batch %d   depth %d   median of %d\n\n",
-           a->shape ? a->shape : a->model, dtype_name(s->dtype), transformer_isa(s->model),
-           a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch, a->depth, a->repeats);
+           a->shape ? a->shape : a->model, transformer_dtype_name(s->dtype),
+           transformer_isa(s->model), a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch,
+           a->depth, a->repeats);
     printf("%-14s %10s  %8s %10s %9s %11s %9s\n", "", "tokens/s", "spread", "GB/s", "of limit",
            "Gflop/s", "of limit");
     print_row("prefill", a->prefill, r->prefill, a, r, 0,
@@ -639,9 +642,9 @@ static void print_json(const subject *s, const arguments *a, const results *r) {
     print_json_string(a->shape ? a->shape : a->model);
     printf(",\"dtype\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"batch\":%d,\"depth\":%d,"
            "\"repeats\":%d,\"full_precision\":%d,\"kv\":\"%s\"",
-           dtype_name(s->dtype), transformer_isa(s->model),
+           transformer_dtype_name(s->dtype), transformer_isa(s->model),
            a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch, a->depth, a->repeats,
-           a->options.full_precision, dtype_name(a->options.kv_dtype));
+           a->options.full_precision, transformer_dtype_name(a->options.kv_dtype));
     print_json_row("prefill", a->prefill, r->prefill, a);
     printf(",\"ops_per_s\":%.6g,\"ops_share\":%.4g}", ops[0], ops[0] / r->arithmetic);
     print_json_row("decode", a->decode, r->decode, a);

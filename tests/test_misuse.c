@@ -146,8 +146,8 @@ static void test_model(void) {
     t.rows = 299;
     EXPECT(TRANSFORMER_WEIGHTS, "[299, 36], expected [300, 36]",
            transformer_bind(m, TRANSFORMER_EMBEDDING, 0, &t, &error));
-    t.rows = 300, t.dtype = 2;
-    EXPECT(TRANSFORMER_WEIGHTS, "type 2",
+    t.rows = 300, t.dtype = 5;
+    EXPECT(TRANSFORMER_WEIGHTS, "type 5",
            transformer_bind(m, TRANSFORMER_EMBEDDING, 0, &t, &error));
     t.dtype = TRANSFORMER_F32, t.data = (char *)flat + 2;
     EXPECT(TRANSFORMER_WEIGHTS, "aligned",

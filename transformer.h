@@ -1142,47 +1142,63 @@ typedef struct tfi_format {
     int dtype;
     const char *name;
     int block, size, alignment, has_offset;
+    int groups; /* scales per 32 elements */
     void (*unpack)(const unsigned char *block, tfi_block *out);
 } tfi_format;
 
 static const tfi_format tfi_formats[] = {
-    {TRANSFORMER_F32, "F32", 1, 4, 4, 0, NULL},
-    {TRANSFORMER_F16, "F16", 1, 2, 2, 0, NULL},
-    {TRANSFORMER_BF16, "BF16", 1, 2, 2, 0, NULL},
-    {TRANSFORMER_Q4_0, "Q4_0", 32, 18, 2, 0, tfi_unpack_q4_0},
-    {TRANSFORMER_Q4_1, "Q4_1", 32, 20, 2, 1, tfi_unpack_q4_1},
-    {TRANSFORMER_Q5_0, "Q5_0", 32, 22, 2, 0, tfi_unpack_q5_0},
-    {TRANSFORMER_Q5_1, "Q5_1", 32, 24, 2, 1, tfi_unpack_q5_1},
-    {TRANSFORMER_Q8_0, "Q8_0", 32, 34, 2, 0, tfi_unpack_q8_0},
-    {TRANSFORMER_IQ4_NL, "IQ4_NL", 32, 18, 2, 0, tfi_unpack_iq4_nl},
-    {TRANSFORMER_MXFP4, "MXFP4", 32, 17, 1, 0, tfi_unpack_mxfp4},
-    {TRANSFORMER_Q2_K, "Q2_K", 256, 84, 2, 1, tfi_unpack_q2_k},
-    {TRANSFORMER_Q3_K, "Q3_K", 256, 110, 2, 0, tfi_unpack_q3_k},
-    {TRANSFORMER_Q4_K, "Q4_K", 256, 144, 2, 1, tfi_unpack_q4_k},
-    {TRANSFORMER_Q5_K, "Q5_K", 256, 176, 2, 1, tfi_unpack_q5_k},
-    {TRANSFORMER_Q6_K, "Q6_K", 256, 210, 2, 0, tfi_unpack_q6_k},
-    {TRANSFORMER_IQ4_XS, "IQ4_XS", 256, 136, 2, 0, tfi_unpack_iq4_xs},
-    {TRANSFORMER_TQ1_0, "TQ1_0", 256, 54, 2, 0, tfi_unpack_tq1_0},
-    {TRANSFORMER_TQ2_0, "TQ2_0", 256, 66, 2, 0, tfi_unpack_tq2_0},
+    {TRANSFORMER_F32, "F32", 1, 4, 4, 0, 1, NULL},
+    {TRANSFORMER_F16, "F16", 1, 2, 2, 0, 1, NULL},
+    {TRANSFORMER_BF16, "BF16", 1, 2, 2, 0, 1, NULL},
+    {TRANSFORMER_Q4_0, "Q4_0", 32, 18, 2, 0, 1, tfi_unpack_q4_0},
+    {TRANSFORMER_Q4_1, "Q4_1", 32, 20, 2, 1, 1, tfi_unpack_q4_1},
+    {TRANSFORMER_Q5_0, "Q5_0", 32, 22, 2, 0, 1, tfi_unpack_q5_0},
+    {TRANSFORMER_Q5_1, "Q5_1", 32, 24, 2, 1, 1, tfi_unpack_q5_1},
+    {TRANSFORMER_Q8_0, "Q8_0", 32, 34, 2, 0, 1, tfi_unpack_q8_0},
+    {TRANSFORMER_IQ4_NL, "IQ4_NL", 32, 18, 2, 0, 1, tfi_unpack_iq4_nl},
+    {TRANSFORMER_MXFP4, "MXFP4", 32, 17, 1, 0, 1, tfi_unpack_mxfp4},
+    {TRANSFORMER_Q2_K, "Q2_K", 256, 84, 2, 1, 2, tfi_unpack_q2_k},
+    {TRANSFORMER_Q3_K, "Q3_K", 256, 110, 2, 0, 2, tfi_unpack_q3_k},
+    {TRANSFORMER_Q4_K, "Q4_K", 256, 144, 2, 1, 1, tfi_unpack_q4_k},
+    {TRANSFORMER_Q5_K, "Q5_K", 256, 176, 2, 1, 1, tfi_unpack_q5_k},
+    {TRANSFORMER_Q6_K, "Q6_K", 256, 210, 2, 0, 2, tfi_unpack_q6_k},
+    {TRANSFORMER_IQ4_XS, "IQ4_XS", 256, 136, 2, 0, 1, tfi_unpack_iq4_xs},
+    {TRANSFORMER_TQ1_0, "TQ1_0", 256, 54, 2, 0, 1, tfi_unpack_tq1_0},
+    {TRANSFORMER_TQ2_0, "TQ2_0", 256, 66, 2, 0, 1, tfi_unpack_tq2_0},
     /* known by name only */
-    {9, "Q8_1", 0, 0, 0, 0, NULL},
-    {15, "Q8_K", 0, 0, 0, 0, NULL},
-    {16, "IQ2_XXS", 0, 0, 0, 0, NULL},
-    {17, "IQ2_XS", 0, 0, 0, 0, NULL},
-    {18, "IQ3_XXS", 0, 0, 0, 0, NULL},
-    {19, "IQ1_S", 0, 0, 0, 0, NULL},
-    {21, "IQ3_S", 0, 0, 0, 0, NULL},
-    {22, "IQ2_S", 0, 0, 0, 0, NULL},
-    {24, "I8", 0, 0, 0, 0, NULL},
-    {25, "I16", 0, 0, 0, 0, NULL},
-    {26, "I32", 0, 0, 0, 0, NULL},
-    {27, "I64", 0, 0, 0, 0, NULL},
-    {28, "F64", 0, 0, 0, 0, NULL},
-    {29, "IQ1_M", 0, 0, 0, 0, NULL},
-    {40, "NVFP4", 0, 0, 0, 0, NULL}};
+    {9, "Q8_1", 0, 0, 0, 0, 0, NULL},
+    {15, "Q8_K", 0, 0, 0, 0, 0, NULL},
+    {16, "IQ2_XXS", 0, 0, 0, 0, 0, NULL},
+    {17, "IQ2_XS", 0, 0, 0, 0, 0, NULL},
+    {18, "IQ3_XXS", 0, 0, 0, 0, 0, NULL},
+    {19, "IQ1_S", 0, 0, 0, 0, 0, NULL},
+    {21, "IQ3_S", 0, 0, 0, 0, 0, NULL},
+    {22, "IQ2_S", 0, 0, 0, 0, 0, NULL},
+    {24, "I8", 0, 0, 0, 0, 0, NULL},
+    {25, "I16", 0, 0, 0, 0, 0, NULL},
+    {26, "I32", 0, 0, 0, 0, 0, NULL},
+    {27, "I64", 0, 0, 0, 0, 0, NULL},
+    {28, "F64", 0, 0, 0, 0, 0, NULL},
+    {29, "IQ1_M", 0, 0, 0, 0, 0, NULL},
+    {40, "NVFP4", 0, 0, 0, 0, 0, NULL}};
+
+/* What 32 activations of 8 bits need beside their integers: see >>bodies. */
+typedef struct tfi_quantised {
+    float scale;
+    int32_t start;
+    float sum; /* of both halves together, then one by one */
+    int32_t starts[2];
+    float sums[2];
+} tfi_quantised;
+
+static void tfi_set_quantised(tfi_quantised *q, float scale, float low, float high, int bias) {
+    q->scale = scale, q->start = -bias * (int32_t)(low + high), q->sum = scale * (low + high);
+    q->starts[0] = -bias * (int32_t)low, q->starts[1] = -bias * (int32_t)high;
+    q->sums[0] = scale * low, q->sums[1] = scale * high;
+}
 
 static const tfi_format *tfi_format_of(int dtype) {
-    static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, NULL};
+    static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, 0, NULL};
     for (size_t i = 0; i < sizeof tfi_formats / sizeof tfi_formats[0]; i++)
         if (tfi_formats[i].dtype == dtype) return &tfi_formats[i];
     return &unknown;
@@ -1744,11 +1760,21 @@ TFI_DEF int transformer_flat_offset(const transformer_config *c, int dtype, int 
 /* ==== >>model ================================================================================ */
 
 /* How activations enter a matrix product.  A few tokens at a time are interleaved into a panel
- * that the kernel reads front to back: [k / 16][token][16] floats, or [k / 32][token][32] BF16. */
-enum { TFI_ACT_F32, TFI_ACT_BF16, TFI_N_ACTS };
+ * that the kernel reads front to back: [k / 16][token][16] floats, or [k / 32][token][32] BF16, or
+ * integers of 8 bits with a scale for each 32 (>>bodies has their order). */
+enum { TFI_ACT_F32, TFI_ACT_BF16, TFI_ACT_INT8, TFI_N_ACTS };
 
-/* Weight formats as the kernels see them: BF16 has a path for either kind of activations. */
-enum { TFI_W_F32, TFI_W_F16, TFI_W_BF16, TFI_W_BF16_DOT, TFI_N_WEIGHTS, TFI_W_DECODED };
+/* Weight formats as the kernels see them: BF16 has a path for either kind of activations; so have
+ * quantised blocks, which meet floats as decoded rows of F32. */
+enum {
+    TFI_W_F32,
+    TFI_W_F16,
+    TFI_W_BF16,
+    TFI_W_BF16_DOT,
+    TFI_N_WEIGHTS,
+    TFI_W_DECODED = TFI_N_WEIGHTS,
+    TFI_W_BLOCKS
+};
 
 /* One row of the instruction-set table: every function that has a vector form.  The bodies and
  * their comments are at the end of the file; tests compare each row with the scalar one. */
@@ -1762,6 +1788,10 @@ typedef struct tfi_kernels {
     /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels */
     void (*matmul[TFI_N_WEIGHTS])(const void *w, size_t w_stride, int rows, const void *panels,
                                   int n, int k, float *out, size_t out_stride);
+    /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8; scratch is
+     * tfi_block_scratch(k) bytes */
+    void (*blocks)(const tfi_format *format, const unsigned char *w, size_t w_bytes, int rows,
+                   const void *panels, int n, int k, float *out, size_t out_stride, void *scratch);
     void (*norm)(float *out, const float *x, const float *weight, const float *bias, int n,
                  float eps, int kind);
     void (*activate)(float *x, const float *times, int n,
@@ -1797,7 +1827,7 @@ struct transformer_model {
     transformer_tensor *tensors; /* [max(1, n_layers)][TRANSFORMER_N_ROLES] */
     unsigned char *bound;        /* the same shape */
     int used_acts;               /* bit 1 << TFI_ACT_* */
-    int used_decode;             /* 1 = some matrix is multiplied as decoded rows */
+    int used_blocks;             /* 1 = some matrix is quantised */
     tfi_rope_table rope[2];
     transformer_config config;
 };
@@ -2029,11 +2059,13 @@ TFI_DEF transformer_status transformer_bind_flat(transformer_model *m, const voi
 static int tfi_weight_kind(const transformer_model *m, int dtype) {
     if (dtype == TRANSFORMER_F32) return TFI_W_F32;
     if (dtype == TRANSFORMER_F16) return TFI_W_F16;
-    if (dtype != TRANSFORMER_BF16) return TFI_W_DECODED;
+    if (dtype != TRANSFORMER_BF16) return m->full_precision ? TFI_W_DECODED : TFI_W_BLOCKS;
     return m->kernels->has_bf16_dot && !m->full_precision ? TFI_W_BF16_DOT : TFI_W_BF16;
 }
 static int tfi_act_of(int weight_kind) {
-    return weight_kind == TFI_W_BF16_DOT ? TFI_ACT_BF16 : TFI_ACT_F32;
+    return weight_kind == TFI_W_BLOCKS     ? TFI_ACT_INT8
+           : weight_kind == TFI_W_BF16_DOT ? TFI_ACT_BF16
+                                           : TFI_ACT_F32;
 }
 
 /* A state remembers this number.  It covers the shape of the model, the resolved RoPE frequencies
@@ -2078,7 +2110,7 @@ TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transfo
         if (tfi_roles[w.role].kind == TFI_MATRIX) {
             int kind = tfi_weight_kind(m, tfi_tensor(m, w.role, w.layer)->dtype);
             m->used_acts |= 1 << tfi_act_of(kind);
-            m->used_decode |= kind == TFI_W_DECODED;
+            m->used_blocks |= kind == TFI_W_DECODED || kind == TFI_W_BLOCKS;
         }
     }
     m->fingerprint = tfi_fingerprint(m);
@@ -2324,7 +2356,7 @@ typedef struct tfi_private {
     float *bias;    /* [TFI_KEY_BLOCK] */
     void *q_panels; /* [TFI_QUERY_ROWS, head_dim] in panels */
     float *head;    /* [batch, TFI_HEAD_BLOCK] */
-    float *decoded; /* [tfi_decoded_rows, cols] of a quantised matrix */
+    void *unpacked; /* rows of a quantised matrix, see tfi_block_scratch */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2345,24 +2377,42 @@ static int tfi_widest(const transformer_config *c, int what) {
 
 /* Columns as panels store them: whole groups of 32, the longest unit of any row of kernels. */
 static int tfi_panel_cols(int k) { return tfi_round_up(k, 32); }
-static size_t tfi_act_size(int act) { return act == TFI_ACT_BF16 ? 2 : 4; }
+
+/* Of 8-bit activations and unpacked weights, a unit of TFI_LANES blocks takes so many vectors; 16
+ * lanes are the most. */
+enum { TFI_UNIT_X = 15, TFI_UNIT_W = 12, TFI_UNIT_COLS = 512, TFI_BLOCK_MOST = 32 };
+
+/* Bytes of a token's activations in panels. */
+static size_t tfi_act_bytes(int act, int cols) {
+    if (act == TFI_ACT_INT8)
+        return (size_t)(tfi_round_up(cols, TFI_UNIT_COLS) / TFI_UNIT_COLS) * TFI_UNIT_X * TFI_ALIGN;
+    return (size_t)tfi_panel_cols(cols) * (act == TFI_ACT_BF16 ? 2 : 4);
+}
+
+/* Rows of a quantised matrix that are unpacked at a time if there are many tokens. */
+static int tfi_block_rows(size_t row_bytes) {
+    return tfi_min(TFI_BLOCK_MOST, tfi_max(4, (int)(TFI_BLOCK_BYTES / row_bytes / 4 * 4)));
+}
 
 static int tfi_widest_input(const transformer_config *c) {
     int wide = tfi_max(tfi_widest(c, TRANSFORMER_SITE_Z), tfi_widest(c, TRANSFORMER_SITE_MLP_ACT));
     return tfi_max(tfi_max(wide, c->dim), tfi_embedding_dim(c));
 }
 
-/* Rows of a quantised matrix that are decoded at a time. */
-static int tfi_decoded_rows(int cols) {
-    return tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(float) / cols / 4 * 4);
+/* Memory for a quantised matrix of so many columns: TFI_BLOCK_BYTES, or 4 rows as float32 if that is
+ * more, and the sums that wait for a cut along k. */
+static size_t tfi_block_scratch(int cols) {
+    size_t rows = tfi_times(4 * sizeof(float), (size_t)tfi_round_up(cols, TFI_UNIT_COLS));
+    size_t sums = (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
+    return (rows > TFI_BLOCK_BYTES ? rows : TFI_BLOCK_BYTES) + sums;
 }
 
 static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model *m, int batch) {
     const transformer_config *c = &m->config;
-    size_t widest = (size_t)tfi_widest_input(c), decoded = TFI_BLOCK_BYTES / sizeof(float);
+    int widest = tfi_widest_input(c);
     tfi_private p;
-    p.panel =
-        tfi_take(arena, (size_t)tfi_panel_cols(tfi_widest_input(c)), TFI_MAX_TILE * sizeof(float));
+    p.panel = tfi_take(arena, tfi_act_bytes(TFI_ACT_F32, tfi_round_up(widest, TFI_UNIT_COLS)),
+                       TFI_MAX_TILE);
     p.scores = (float *)tfi_take(arena, TFI_QUERY_ROWS * TFI_KEY_BLOCK, sizeof(float));
     p.sums = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_padded(tfi_value_dim(c))),
                                sizeof(float));
@@ -2370,8 +2420,7 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
     p.q_panels =
         tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_panel_cols(tfi_head_dim(c))), sizeof(float));
     p.head = (float *)tfi_take(arena, (size_t)batch * TFI_HEAD_BLOCK, sizeof(float));
-    decoded = decoded > 4 * widest ? decoded : 4 * widest;
-    p.decoded = (float *)tfi_take(arena, m->used_decode ? decoded : 0, sizeof(float));
+    p.unpacked = tfi_take(arena, m->used_blocks ? tfi_block_scratch(widest) : 0, 1);
     return p;
 }
 
@@ -2428,8 +2477,9 @@ static size_t tfi_workspace_layout(transformer_workspace *w, unsigned char *base
             (float *)tfi_take(&arena, tfi_times(batch, (size_t)m->rope[i].pairs), sizeof(float));
     }
     for (int act = 0; act < TFI_N_ACTS; act++) {
-        size_t cols = m->used_acts & 1 << act ? (size_t)tfi_panel_cols(tfi_widest_input(c)) : 0;
-        w->packed[act] = tfi_take(&arena, tfi_times(batch, cols), tfi_act_size(act));
+        int used = m->used_acts >> act & 1;
+        w->packed[act] =
+            tfi_take(&arena, batch, used ? tfi_act_bytes(act, tfi_widest_input(c)) : 0);
     }
     w->block_max = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
     w->block_sum = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
@@ -2497,7 +2547,7 @@ static void tfi_share(int n, int unit, int part, int parts, int *begin, int *end
 /* Interleaves panels first .. last-1 of n rows of x. */
 static void tfi_pack_panels(const tfi_kernels *k, int act, void *packed, const float *x, int stride,
                             int n, int cols, int first, int last) {
-    size_t panel_bytes = (size_t)k->tile * (size_t)tfi_panel_cols(cols) * tfi_act_size(act);
+    size_t panel_bytes = (size_t)k->tile * tfi_act_bytes(act, cols);
     for (int p = first; p < last; p++) {
         const float *rows[TFI_MAX_TILE];
         int count = tfi_min(k->tile, n - p * k->tile);
@@ -2518,8 +2568,8 @@ static void tfi_pack_rows(const tfi_run *r, const float *x, int stride, int n, i
 /* The same with rows of a quantised matrix, decoded a few at a time for all tokens of the pass. */
 static void tfi_product_decoded(const tfi_run *r, const transformer_tensor *w, const void *panels,
                                 int n, int begin, int end, float *out, int out_stride, int part) {
-    float *decoded = tfi_private_of(r, part).decoded;
-    int most = tfi_decoded_rows(w->cols), rows;
+    float *decoded = (float *)tfi_private_of(r, part).unpacked;
+    int most = tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(float) / w->cols / 4 * 4), rows;
     for (int first = begin; first < end; first += rows) {
         rows = tfi_min(most, end - first);
         for (int i = 0; i < rows; i++)
@@ -2548,8 +2598,13 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, const flo
         tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
         return;
     }
-    const unsigned char *first =
-        (const unsigned char *)w->data + (size_t)begin * transformer_row_size(w->dtype, w->cols);
+    size_t row = transformer_row_size(w->dtype, w->cols);
+    const unsigned char *first = (const unsigned char *)w->data + (size_t)begin * row;
+    if (kind == TFI_W_BLOCKS) {
+        r->k->blocks(tfi_format_of(w->dtype), first, row, end - begin, panels, n, w->cols, out,
+                     (size_t)out_stride, tfi_private_of(r, part).unpacked);
+        return;
+    }
     r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
                        (size_t)out_stride);
 }
@@ -3926,6 +3981,8 @@ static TFI_INLINE void tfi_prefetch(const void *from, size_t bytes) {
 #define V_FROM_BF16(p) tfi_from_bf16(*(p))
 #define V_FROM_BF16_N(p, n) ((n) ? tfi_from_bf16(*(p)) : 0.0f)
 #define V_TO_F16(p, v) (*(p) = tfi_to_f16(v))
+#define TFI_BLOCK_ROW scalar
+static float tfi_larger(float most, float x) { return x <= most ? most : x; } /* a NaN wins */
 static float tfi_nearest(float x) { return (float)(int)(x + (x < 0 ? -0.5f : 0.5f)); }
 /* x 2^n for -150 <= n <= 128, by halves: the factors are normal, only the last product rounds. */
 static float tfi_scale(float x, float n) {
@@ -3942,7 +3999,7 @@ static unsigned tfi_cpu(void) { return 0; }
 /* ==== >>x86 ================================================================================== */
 #elif defined(__x86_64__) || (defined(_M_X64) && !defined(_M_ARM64EC))
 #include <immintrin.h>
-enum { TFI_CPU_AVX2 = 1, TFI_CPU_AVX512 = 2, TFI_CPU_BF16 = 4 };
+enum { TFI_CPU_AVX2 = 1, TFI_CPU_AVX512 = 2, TFI_CPU_BF16 = 4, TFI_CPU_VNNI = 8 };
 
 #if defined(__GNUC__) || defined(__clang__)
 static unsigned tfi_cpu(void) {
@@ -3955,6 +4012,7 @@ static unsigned tfi_cpu(void) {
     if (cpu && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         cpu |= TFI_CPU_AVX512;
+    if (cpu & TFI_CPU_AVX512 && __builtin_cpu_supports("avx512vnni")) cpu |= TFI_CPU_VNNI;
     if (cpu & TFI_CPU_AVX512 && __builtin_cpu_supports("avx512bf16")) cpu |= TFI_CPU_BF16;
     return cpu;
 }
@@ -3971,6 +4029,7 @@ static unsigned tfi_cpu(void) {
     unsigned wanted = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
     if (cpu && (saved & 0xe6) == 0xe6 && ((unsigned)leaf7[1] & wanted) == wanted)
         cpu |= TFI_CPU_AVX512;
+    if (cpu & TFI_CPU_AVX512 && leaf7[2] >> 11 & 1) cpu |= TFI_CPU_VNNI;
     if (cpu & TFI_CPU_AVX512 && leaf71[0] >> 5 & 1) cpu |= TFI_CPU_BF16;
     return cpu;
 }
@@ -4056,6 +4115,29 @@ static TFI_TARGET TFI_INLINE __m128 tfi_sums4(__m128 a, __m128 b, __m128 c, __m1
 #define V_TO_F16(p, v)                                                                             \
     _mm_storeu_si128((__m128i *)(void *)(p),                                                       \
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+/* quads of unsigned bytes times signed ones, pairs in 16 bits on the way: |w| <= 128, |x| <= 127 */
+static TFI_TARGET TFI_INLINE __m256i tfi_dot8(__m256i sum, __m256i w, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static TFI_TARGET TFI_INLINE void tfi_store8_bytes(int8_t *p, __m256 v) {
+    __m256i whole = _mm256_cvtps_epi32(v);
+    __m128i half =
+        _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
+}
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW avx2
+#define TFI_BLOCK_ROWS 2
+#define TFI_I __m256i
+#define V_FROM_INT(v) _mm256_cvtepi32_ps(v)
+#define D_BIAS 0
+#define D_ZERO _mm256_setzero_si256()
+#define D_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define D_START(p) D_ZERO
+#define D_DOT_S(sum, w, x) tfi_dot8(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+#define D_DOT_U(sum, w, x) tfi_dot8(sum, w, x)
+#define D_STORE_BYTES(p, v) tfi_store8_bytes(p, v)
 #include TRANSFORMER_FILE
 
 /* ---- AVX-512: 16 lanes, 32 registers.  Zero-masked forms with a full mask stand for the plain
@@ -4122,6 +4204,50 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
         (__m256i *)(void *)(p),                                                                    \
         _mm512_maskz_cvtps_ph(TFI_ALL16, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define TFI_KEEP_VOCABULARY
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW avx512
+#define TFI_BLOCK_ROWS 4
+#define TFI_I __m512i
+#define V_FROM_INT(v) _mm512_maskz_cvtepi32_ps(TFI_ALL16, v)
+static TFI_TARGET TFI_INLINE __m512i tfi_dot16(__m512i sum, __m512i w, __m512i x) {
+    __m512i pairs = _mm512_maddubs_epi16(w, x);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
+    return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+}
+#define D_BIAS 0
+#define D_ZERO _mm512_setzero_si512()
+#define D_LOAD(p) _mm512_loadu_si512((const void *)(p))
+#define D_START(p) D_ZERO
+#define D_DOT_S(sum, w, x) tfi_dot16(sum, _mm512_abs_epi8(w), tfi_sign16(x, w))
+#define D_DOT_U(sum, w, x) tfi_dot16(sum, w, x)
+#define D_STORE_BYTES(p, v)                                                                        \
+    _mm_storeu_si128(                                                                              \
+        (__m128i *)(void *)(p),                                                                    \
+        _mm512_maskz_cvtsepi32_epi8(TFI_ALL16, _mm512_maskz_cvtps_epi32(TFI_ALL16, v)))
+#include TRANSFORMER_FILE
+
+/* ---- AVX-512 with VNNI: quads of unsigned times signed bytes added to a 32-bit lane ---- */
+#define TFI_PASS
+#define TFI_ROW avx512vnni
+#define TFI_ROW_NAME "avx512vnni"
+#undef TFI_NEEDS
+#undef TFI_TARGET
+#undef TFI_BLOCK_ROW
+#undef D_BIAS
+#undef D_START
+#undef D_DOT_S
+#undef D_DOT_U
+#define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX512 | TFI_CPU_VNNI)
+#define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW avx512vnni
+#define D_BIAS 128
+#define D_START(p) D_LOAD(p)
+#define D_DOT_S(sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
+#define D_DOT_U(sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
+#define TFI_KEEP_VOCABULARY
 #include TRANSFORMER_FILE
 
 /* ---- AVX-512 with the BF16 dot product: pairs of BF16 products added to a float32 lane ---- */
@@ -4130,8 +4256,9 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define TFI_ROW_NAME "avx512bf16"
 #undef TFI_NEEDS
 #undef TFI_TARGET
-#define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX512 | TFI_CPU_BF16)
-#define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
+#define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX512 | TFI_CPU_VNNI | TFI_CPU_BF16)
+#define TFI_TARGET                                                                                 \
+    TFI_TARGET_ISA("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")
 #define TFI_BF16_DOT 1
 static TFI_TARGET TFI_INLINE __m512 tfi_dot_bf16(__m512i w, __m512i x, __m512 sum) {
     __m512bh a, b;
@@ -4141,7 +4268,8 @@ static TFI_TARGET TFI_INLINE __m512 tfi_dot_bf16(__m512i w, __m512i x, __m512 su
 #define V_LOAD_BF16_PAIRS(p) _mm512_loadu_si512((const void *)(p))
 #define V_LOAD_BF16_PAIRS_N(p, n) _mm512_maskz_loadu_epi16((__mmask32)((1u << (n)) - 1u), p)
 #include TRANSFORMER_FILE
-#define TFI_VECTOR_ROWS TFI_ENTRY(avx2), TFI_ENTRY(avx512), TFI_ENTRY(avx512bf16),
+#define TFI_VECTOR_ROWS                                                                            \
+    TFI_ENTRY(avx2), TFI_ENTRY(avx512), TFI_ENTRY(avx512vnni), TFI_ENTRY(avx512bf16),
 
 /* ==== >>arm64 ================================================================================ */
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
@@ -4216,6 +4344,32 @@ static TFI_INLINE float tfi_sum4(float32x4_t v) {
 #define V_FROM_BF16(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
 #define V_FROM_BF16_N(p, n) vreinterpretq_f32_u32(vshll_n_u16(tfi_load4_n_u16(p, n), 16))
 #define V_TO_F16(p, v) vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)))
+static TFI_INLINE int32x4_t tfi_dot4(int32x4_t sum, int8x16_t w, int8x16_t x) {
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_s32(sum, w, x);
+#else
+    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+}
+static TFI_INLINE void tfi_store4_bytes(int8_t *p, float32x4_t v) {
+    int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(v));
+    int8x8_t bytes = vqmovn_s16(vcombine_s16(half, half));
+    int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
+    memcpy(p, &four, sizeof four);
+}
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW neon
+#define TFI_BLOCK_ROWS 4
+#define TFI_I int32x4_t
+#define V_FROM_INT(v) vcvtq_f32_s32(v)
+#define D_BIAS 0
+#define D_ZERO vdupq_n_s32(0)
+#define D_LOAD(p) vreinterpretq_s32_u8(vld1q_u8(p))
+#define D_START(p) D_ZERO
+#define D_DOT_S(sum, w, x) tfi_dot4(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x))
+#define D_DOT_U(sum, w, x) D_DOT_S(sum, w, x)
+#define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
 #include TRANSFORMER_FILE
 #define TFI_VECTOR_ROWS TFI_ENTRY(neon),
 
@@ -4320,6 +4474,28 @@ static TFI_INLINE v128_t tfi_sums4(v128_t a, v128_t b, v128_t c, v128_t d) {
 #define V_FROM_BF16(p) wasm_i32x4_shl(wasm_u32x4_load16x4(p), 16)
 #define V_FROM_BF16_N(p, n) wasm_i32x4_shl(tfi_load4_n_u16(p, n), 16)
 #define V_TO_F16(p, v) tfi_store4_f16(p, v)
+static TFI_INLINE v128_t tfi_dot4(v128_t sum, v128_t w, v128_t x) {
+    v128_t a = wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extmul_low_i8x16(w, x));
+    v128_t b = wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extmul_high_i8x16(w, x));
+    return wasm_i32x4_add(sum, wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6),
+                                              wasm_i32x4_shuffle(a, b, 1, 3, 5, 7)));
+}
+static TFI_INLINE void tfi_store4_bytes(int8_t *p, v128_t v) {
+    v128_t whole = wasm_i32x4_trunc_sat_f32x4(v), half = wasm_i16x8_narrow_i32x4(whole, whole);
+    wasm_v128_store32_lane(p, wasm_i8x16_narrow_i16x8(half, half), 0);
+}
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW simd128
+#define TFI_BLOCK_ROWS 2
+#define TFI_I v128_t
+#define V_FROM_INT(v) wasm_f32x4_convert_i32x4(v)
+#define D_BIAS 0
+#define D_ZERO wasm_i32x4_splat(0)
+#define D_LOAD(p) wasm_v128_load(p)
+#define D_START(p) D_ZERO
+#define D_DOT_S(sum, w, x) tfi_dot4(sum, w, x)
+#define D_DOT_U(sum, w, x) tfi_dot4(sum, w, x)
+#define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
 #include TRANSFORMER_FILE
 #define TFI_VECTOR_ROWS TFI_ENTRY(simd128),
 #else
@@ -4541,6 +4717,7 @@ TFI_DEF transformer_status transformer_unembedding(float *out, const float *x,
 #define TFI_JOIN2(name, row) tfi_##name##_##row
 #define TFI_JOIN(name, row) TFI_JOIN2(name, row)
 #define TFI_K(name) TFI_JOIN(name, TFI_ROW)
+#define TFI_BLOCK_KERNEL(name) TFI_JOIN(name, TFI_BLOCK_ROW)
 
 /* ---- elementary functions ---- */
 
@@ -5112,6 +5289,298 @@ TFI_DEFINE_ACCUMULATE(f16)
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 
+/* ---- quantised blocks times 8-bit activations ----
+ *
+ * A unit is TFI_LANES blocks of 32 columns.  Both sides are laid out so that lane l of a vector
+ * belongs to one block throughout: vector j = 0 .. 7 of a unit holds columns 4 j .. 4 j + 3 of each
+ * block, and 4 bytes times 4 bytes add into the block's own 32-bit lane.  So the integers are exact,
+ * and a dot product is, lane by lane,
+ *
+ *     sum = fma(float(integers) * weight scale, activation scale, sum)    unit after unit,
+ *
+ * whatever the tile.  Lane 4 s + i holds block i * TFI_LANES / 4 + s of the unit: that order lets
+ * a vector of 16-byte pieces be transposed within its pieces (D_TRANSPOSE).
+ *
+ *   weights      q[8]  scale[2]  offset[2]           of both halves of the blocks; per row
+ *   activations  q[8]  scale  start  sum  start[2]  sum[2]     each times the tokens of the panel
+ *
+ * sum is scale times the integers' sum, for weights with an offset: of the block, of its halves.
+ * start is where the integer sums begin: instructions that take unsigned times signed bytes get
+ * signed weights plus 128, and start undoes it.
+ */
+#ifndef TFI_BLOCK_LISTS
+#define TFI_BLOCK_LISTS
+enum { TFI_BLOCK_CUT = 2048 }; /* columns */
+#define TFI_R2(T, M) T(M, 0) T(M, 1)
+#define TFI_BLOCK_ROW_POINTER(r, t) const unsigned char *w##r = w + (size_t)r * w_row;
+#define TFI_BLOCK_START(r, t)                                                                      \
+    TFI_I a##r##t =                                                                                \
+        is_signed ? D_START(x + (size_t)((start + g) * tokens + t) * TFI_VECTOR) : D_ZERO;
+#define TFI_BLOCK_X(r, t) x##t = D_LOAD(x + (size_t)(j * tokens + t) * TFI_VECTOR);
+#define TFI_BLOCK_DECLARE(r, t) TFI_I x##t;
+#define TFI_BLOCK_MAC(r, t)                                                                        \
+    a##r##t = is_signed ? D_DOT_S(a##r##t, q, x##t) : D_DOT_U(a##r##t, q, x##t);
+#define TFI_BLOCK_ROW_MACS(LIST, r)                                                                \
+    q = D_LOAD(w##r + (size_t)j * TFI_VECTOR);                                                     \
+    LIST(TFI_BLOCK_MAC, r)
+#define TFI_BLOCK_FLOATS(p, i) V_LOAD((const float *)(const void *)((p) + (size_t)(i)*TFI_VECTOR))
+#define TFI_BLOCK_FOLD(r, t)                                                                       \
+    {                                                                                              \
+        float *sum = sums + (size_t)(r * tokens + t) * TFI_LANES;                                  \
+        TFI_V v = V_MUL(V_FROM_INT(a##r##t), TFI_BLOCK_FLOATS(w##r, 8 + g));                       \
+        v = V_FMA(v, TFI_BLOCK_FLOATS(x, 8 * tokens + t), V_LOAD(sum));                            \
+        if (!is_signed)                                                                            \
+            v = V_FMA(TFI_BLOCK_FLOATS(w##r, 10 + g),                                              \
+                      TFI_BLOCK_FLOATS(x, (total + g) * tokens + t), v);                           \
+        V_STORE(sum, v);                                                                           \
+    }
+/* TFI_BLOCK_ROWS rows of unpacked weights times a panel of T tokens; sums go on. */
+#define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS)                                             \
+    static TFI_TARGET TFI_INLINE void TFI_K(block_tile##T)(                                        \
+        const unsigned char *w, size_t w_row, const unsigned char *x, int units, float *sums,      \
+        const int is_signed, const int groups) {                                                   \
+        const int tokens = T, start = groups == 1 ? 9 : 11, total = groups == 1 ? 10 : 13;         \
+        (void)start;                                                                               \
+        ROWS(TFI_T1, TFI_BLOCK_ROW_POINTER)                                                        \
+        for (int u = 0; u < units; u++, x += (size_t)TFI_UNIT_X * T * TFI_VECTOR) {                \
+            for (int g = 0; g < groups; g++) {                                                     \
+                ROWS(LIST, TFI_BLOCK_START)                                                        \
+                for (int j = g * 8 / groups; j < (g + 1) * 8 / groups; j++) {                      \
+                    TFI_I q;                                                                       \
+                    LIST(TFI_BLOCK_DECLARE, 0)                                                     \
+                    LIST(TFI_BLOCK_X, 0)                                                           \
+                    ROW_MACS(LIST)                                                                 \
+                }                                                                                  \
+                ROWS(LIST, TFI_BLOCK_FOLD)                                                         \
+            }                                                                                      \
+            ROWS(TFI_T1, TFI_BLOCK_NEXT)                                                           \
+        }                                                                                          \
+    }                                                                                              \
+    static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(                                     \
+        const unsigned char *w, size_t w_row, const unsigned char *x, int units, float *sums,      \
+        int is_signed, int groups) {                                                               \
+        if (is_signed && groups == 1) TFI_K(block_tile##T)(w, w_row, x, units, sums, 1, 1);        \
+        else if (is_signed) TFI_K(block_tile##T)(w, w_row, x, units, sums, 1, 2);                  \
+        else if (groups == 1) TFI_K(block_tile##T)(w, w_row, x, units, sums, 0, 1);                \
+        else TFI_K(block_tile##T)(w, w_row, x, units, sums, 0, 2);                                 \
+    }
+#define TFI_BLOCK_NEXT(r, t) w##r += (size_t)TFI_UNIT_W * TFI_VECTOR;
+#define TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 0)
+#define TFI_BLOCK_MACS2(LIST) TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 1)
+#define TFI_BLOCK_MACS4(LIST)                                                                      \
+    TFI_BLOCK_MACS2(LIST) TFI_BLOCK_ROW_MACS(LIST, 2) TFI_BLOCK_ROW_MACS(LIST, 3)
+#endif
+
+#ifdef TFI_BLOCKS
+#define TFI_VECTOR (4 * TFI_LANES) /* bytes */
+#if TFI_BLOCK_ROWS == 4
+TFI_DEFINE_BLOCK_TILE(1, TFI_T1, TFI_R4, TFI_BLOCK_MACS4)
+TFI_DEFINE_BLOCK_TILE(2, TFI_T2, TFI_R4, TFI_BLOCK_MACS4)
+TFI_DEFINE_BLOCK_TILE(3, TFI_T3, TFI_R4, TFI_BLOCK_MACS4)
+#else
+TFI_DEFINE_BLOCK_TILE(1, TFI_T1, TFI_R2, TFI_BLOCK_MACS2)
+TFI_DEFINE_BLOCK_TILE(2, TFI_T2, TFI_R2, TFI_BLOCK_MACS2)
+TFI_DEFINE_BLOCK_TILE(3, TFI_T3, TFI_R2, TFI_BLOCK_MACS2)
+#endif
+#if TFI_TILE == 6
+TFI_DEFINE_BLOCK_TILE(4, TFI_T4, TFI_R4, TFI_BLOCK_MACS4)
+TFI_DEFINE_BLOCK_TILE(5, TFI_T5, TFI_R4, TFI_BLOCK_MACS4)
+TFI_DEFINE_BLOCK_TILE(6, TFI_T6, TFI_R4, TFI_BLOCK_MACS4)
+#endif
+
+static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(const unsigned char *w, size_t w_row,
+                                                     const unsigned char *x, int units, float *sums,
+                                                     int tokens, int is_signed, int groups) {
+    switch (tokens) {
+    case 1: TFI_K(block_tiles1)(w, w_row, x, units, sums, is_signed, groups); break;
+    case 2: TFI_K(block_tiles2)(w, w_row, x, units, sums, is_signed, groups); break;
+    case 3: TFI_K(block_tiles3)(w, w_row, x, units, sums, is_signed, groups); break;
+#if TFI_TILE == 6
+    case 4: TFI_K(block_tiles4)(w, w_row, x, units, sums, is_signed, groups); break;
+    case 5: TFI_K(block_tiles5)(w, w_row, x, units, sums, is_signed, groups); break;
+    case 6: TFI_K(block_tiles6)(w, w_row, x, units, sums, is_signed, groups); break;
+#endif
+    }
+}
+
+/* The lane of block b of a unit. */
+static TFI_TARGET TFI_INLINE int TFI_K(block_lane)(int b) {
+    return 4 * (b % (TFI_LANES / 4)) + b / (TFI_LANES / 4);
+}
+
+static TFI_TARGET TFI_INLINE void TFI_K(quantise)(int8_t *q, const float *x, tfi_quantised *out) {
+    TFI_V most = V_SET(0.0f), odd = V_SET(0.0f), half[2];
+    for (int i = 0; i < 32; i += TFI_LANES) {
+        TFI_V v = V_LOAD(x + i);
+        most = V_MAX(most, V_ABS(v));
+        odd = V_FMA(v, V_SET(0.0f), odd); /* a NaN or an infinity makes it, and the scale, a NaN */
+    }
+    float size = V_HMAX(most), inverse = size > 1e-30f ? 127 / size : 0;
+    for (int h = 0; h < 2; h++) {
+        half[h] = V_SET(0.0f);
+        for (int i = 16 * h; i < 16 * (h + 1); i += TFI_LANES) {
+            TFI_V v = V_ROUND(V_MUL(V_LOAD(x + i), V_SET(inverse)));
+            D_STORE_BYTES(q + i, v);
+            half[h] = V_ADD(half[h], v);
+        }
+    }
+    tfi_set_quantised(out, (inverse > 0 ? size / 127 : 0) + V_SUM(odd), V_SUM(half[0]),
+                      V_SUM(half[1]), D_BIAS);
+}
+
+/* A unit of weights, n blocks of it real, by way of the scalar decoder: any format. */
+static TFI_TARGET void TFI_K(unpack_any)(const tfi_format *f, const unsigned char *row, int unit,
+                                         int n, unsigned char *to) {
+    tfi_block block;
+    float *scales = (float *)(void *)(to + 8 * TFI_VECTOR);
+    memset(to, 0, (size_t)TFI_UNIT_W * TFI_VECTOR);
+    for (int b = 0; b < n; b++) {
+        int at = unit * TFI_LANES + b, per = f->block / 32, part = at % per,
+            lane = TFI_K(block_lane)(b);
+        if (b == 0 || part == 0) f->unpack(row + (size_t)(at / per) * (size_t)f->size, &block);
+        for (int i = 0; i < 32; i++)
+            to[i / 4 * TFI_VECTOR + 4 * lane + i % 4] =
+                (unsigned char)(block.q[32 * part + i] ^ (f->has_offset ? 0 : D_BIAS));
+        for (int g = 0; g < 2; g++) {
+            scales[g * TFI_LANES + lane] = block.scale[2 * part + g];
+            scales[(2 + g) * TFI_LANES + lane] = f->has_offset ? block.offset[2 * part + g] : 0;
+        }
+    }
+}
+
+static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k) {
+    unsigned char *to = (unsigned char *)panel;
+    const int unit = 32 * TFI_LANES;
+    for (int first = 0; first < k; first += unit, to += (size_t)TFI_UNIT_X * (size_t)n * TFI_VECTOR)
+        for (int t = 0; t < n; t++)
+            for (int b = 0; b < TFI_LANES; b++) {
+                int at = first + 32 * b, lane = TFI_K(block_lane)(b);
+                int8_t q[32];
+                tfi_quantised numbers;
+                memset(q, 0, sizeof q), memset(&numbers, 0, sizeof numbers);
+                if (at < k) TFI_K(quantise)(q, rows[t] + at, &numbers);
+                for (int j = 0; j < 8; j++)
+                    memcpy(to + (size_t)(j * n + t) * TFI_VECTOR + 4 * lane, q + 4 * j, 4);
+                for (int i = 0; i < 7; i++)
+                    memcpy(to + (size_t)((8 + i) * n + t) * TFI_VECTOR + 4 * lane,
+                           (const char *)&numbers + 4 * i, 4);
+            }
+}
+
+static TFI_TARGET void TFI_K(unpack)(const tfi_format *f, const unsigned char *row, int unit, int n,
+                                     unsigned char *to) {
+    TFI_K(unpack_any)(f, row, unit, n, to);
+}
+
+/* out[t, r] = the lanes of sums[r, t], added up. */
+static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens, float *out,
+                                         size_t out_stride) {
+    const int width = tokens * TFI_LANES; /* floats per row */
+    int r = 0;
+    for (; r + 4 <= rows; r += 4)
+        for (int t = 0; t < tokens; t++) {
+            const float *from = sums + r * width + t * TFI_LANES;
+            V_STORE_SUM4(out + (size_t)t * out_stride + r, V_LOAD(from), V_LOAD(from + width),
+                         V_LOAD(from + 2 * width), V_LOAD(from + 3 * width));
+        }
+    for (; r < rows; r++)
+        for (int t = 0; t < tokens; t++)
+            out[(size_t)t * out_stride + (size_t)r] =
+                V_SUM(V_LOAD(sums + r * width + t * TFI_LANES));
+}
+
+/* See tfi_kernels.blocks.  Some rows at a time are unpacked, then meet all tokens; a cut along k
+ * keeps a panel's part in first-level cache meanwhile. */
+static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
+                                     int rows, const void *panels, int n, int k, float *out,
+                                     size_t out_stride, void *scratch) {
+    int units = (k + 32 * TFI_LANES - 1) / (32 * TFI_LANES), cut = TFI_BLOCK_CUT / (32 * TFI_LANES);
+    size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
+    int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
+    unsigned char *unpacked = (unsigned char *)scratch;
+    float *sums = (float *)(void *)(unpacked + w_row * (size_t)most);
+    for (int first = 0; first < rows; first += most) {
+        int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
+        for (int r = 0; r < count; r++)
+            for (int u = 0; u < units; u++) TFI_K(unpack)
+        (f, w + (size_t)(first + r) * w_bytes, u, tfi_min(TFI_LANES, k / 32 - u * TFI_LANES),
+         unpacked + (size_t)r * w_row + (size_t)u * w_unit);
+        if (count < padded)
+            memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
+        for (int t0 = 0; t0 < n; t0 += TFI_TILE) {
+            int tokens = tfi_min(TFI_TILE, n - t0);
+            const unsigned char *x =
+                (const unsigned char *)panels + (size_t)t0 * tfi_act_bytes(TFI_ACT_INT8, k);
+            memset(sums, 0, (size_t)(padded * tokens) * TFI_VECTOR);
+            for (int u = 0; u < units; u += cut)
+                for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) TFI_K(block_tiles)
+            (unpacked + (size_t)r * w_row + (size_t)u * w_unit, w_row,
+             x + (size_t)u * (size_t)tokens * TFI_UNIT_X * TFI_VECTOR, tfi_min(cut, units - u),
+             sums + r * tokens * TFI_LANES, tokens, !f->has_offset, f->groups);
+            TFI_K(block_sums)
+            (sums, count, tokens, out + (size_t)t0 * out_stride + first, out_stride);
+        }
+    }
+}
+#undef TFI_VECTOR
+#endif
+
+#if TFI_LANES == 1
+/* The scalar row: panels are, per block of 32, the numbers of tfi_quantised and the integers. */
+static void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k) {
+    unsigned char *to = (unsigned char *)panel;
+    for (int i = 0; i < k; i += 32, to += TFI_UNIT_X * 4) {
+        tfi_quantised numbers;
+        int8_t q[32];
+        float size = 0, inverse, half[2] = {0, 0};
+        (void)n;
+        for (int j = 0; j < 32; j++) size = tfi_larger(size, fabsf(rows[0][i + j]));
+        inverse = size > 1e-30f ? 127 / size : 0;
+        for (int j = 0; j < 32; j++) {
+            float x = inverse > 0 ? tfi_nearest(rows[0][i + j] * inverse) : 0;
+            q[j] = (int8_t)x, half[j / 16] += x;
+        }
+        size = inverse > 0 || !(size >= 0 && size <= FLT_MAX) ? size / 127 : 0;
+        tfi_set_quantised(&numbers, size, half[0], half[1], 0);
+        memcpy(to, &numbers, sizeof numbers), memcpy(to + sizeof numbers, q, sizeof q);
+    }
+}
+
+static void TFI_K(block_dot)(const tfi_format *f, const tfi_block *w, int b, const unsigned char *x,
+                             float *sum) {
+    tfi_quantised numbers;
+    memcpy(&numbers, x, sizeof numbers);
+    for (int g = 0; g < f->groups; g++) {
+        int total = 0, width = 32 / f->groups, from = g * width, group = (32 * b + from) / 16;
+        for (int i = from; i < from + width; i++)
+            total += w->q[32 * b + i] * (int8_t)x[sizeof numbers + (size_t)i];
+        *sum = (float)total * w->scale[group] * numbers.scale + *sum;
+        if (f->has_offset)
+            *sum = w->offset[group] * (f->groups == 1 ? numbers.sum : numbers.sums[g]) + *sum;
+    }
+}
+
+static void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_bytes, int rows,
+                          const void *panels, int n, int k, float *out, size_t out_stride,
+                          void *scratch) {
+    const unsigned char *x = (const unsigned char *)panels;
+    tfi_block block;
+    (void)scratch;
+    for (int r = 0; r < rows; r++) {
+        for (int t = 0; t < n; t++) out[(size_t)t * out_stride + (size_t)r] = 0;
+        for (int i = 0; i < k / f->block; i++) {
+            f->unpack(w + (size_t)r * w_bytes + (size_t)i * (size_t)f->size, &block);
+            for (int t = 0; t < n; t++)
+                for (int b = 0; b < f->block / 32; b++) TFI_K(block_dot)
+            (f, &block, b,
+             x + (size_t)t * tfi_act_bytes(TFI_ACT_INT8, k) +
+                 (size_t)(i * (f->block / 32) + b) * TFI_UNIT_X * 4,
+             out + (size_t)t * out_stride + (size_t)r);
+        }
+    }
+}
+#endif
+
 /* ---- the row ---- */
 
 static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
@@ -5120,13 +5589,14 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
     TFI_TILE,
 #ifdef TFI_BF16_DOT
     1,
-    {TFI_K(pack_f32), TFI_K(pack_bf16)},
+    {TFI_K(pack_f32), TFI_K(pack_bf16), TFI_BLOCK_KERNEL(pack_int8)},
     {TFI_K(matmul_f32), TFI_K(matmul_f16), TFI_K(matmul_bf16), TFI_K(matmul_bf16_dot)},
 #else
     0,
-    {TFI_K(pack_f32), NULL},
+    {TFI_K(pack_f32), NULL, TFI_BLOCK_KERNEL(pack_int8)},
     {TFI_K(matmul_f32), TFI_K(matmul_f16), TFI_K(matmul_bf16), NULL},
 #endif
+    TFI_BLOCK_KERNEL(blocks),
     TFI_K(norm),
     TFI_K(activate),
     TFI_K(cap),
@@ -5144,6 +5614,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef TFI_ROW
 #undef TFI_ROW_NAME
 #undef TFI_BF16_DOT
+#undef TFI_BLOCKS
 #ifdef TFI_KEEP_VOCABULARY /* the next row only adds to this one */
 #undef TFI_KEEP_VOCABULARY
 #else
@@ -5180,6 +5651,17 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef V_FROM_BF16
 #undef V_FROM_BF16_N
 #undef V_TO_F16
+#undef V_FROM_INT
+#undef TFI_BLOCK_ROW
+#undef TFI_BLOCK_ROWS
+#undef TFI_I
+#undef D_BIAS
+#undef D_ZERO
+#undef D_LOAD
+#undef D_START
+#undef D_DOT_S
+#undef D_DOT_U
+#undef D_STORE_BYTES
 #undef V_LOAD_BF16_PAIRS
 #undef V_LOAD_BF16_PAIRS_N
 #endif

@@ -813,10 +813,12 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #endif
 #if defined(__GNUC__) || defined(__clang__)
 #define TFI_NOINLINE __attribute__((noinline))
+#define TFI_FORCE_INLINE inline __attribute__((always_inline))
 #define TFI_UNUSED __attribute__((unused))
 #define TFI_PREFETCH(p) __builtin_prefetch(p, 0, 2)
 #else
 #define TFI_NOINLINE
+#define TFI_FORCE_INLINE inline
 #define TFI_UNUSED
 #define TFI_PREFETCH(p) (void)(p)
 #endif
@@ -1138,49 +1140,107 @@ static void tfi_unpack_tq2_0(const unsigned char *b, tfi_block *o) {
     for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(tfi_crumb(b, i) - 1);
 }
 
+/* type, elements and bytes of a block, alignment, where its scale is, offsets or not (offsets come
+ * with unsigned integers), scales per 32 elements, decoder */
+#define TFI_QUANTISED(M)                                                                           \
+    M(Q4_0, 32, 18, 2, 0, 0, 1, q4_0)                                                              \
+    M(Q4_1, 32, 20, 2, 0, 1, 1, q4_1)                                                              \
+    M(Q5_0, 32, 22, 2, 0, 0, 1, q5_0)                                                              \
+    M(Q5_1, 32, 24, 2, 0, 1, 1, q5_1)                                                              \
+    M(Q8_0, 32, 34, 2, 0, 0, 1, q8_0)                                                              \
+    M(IQ4_NL, 32, 18, 2, 0, 0, 1, iq4_nl)                                                          \
+    M(MXFP4, 32, 17, 1, 0, 0, 1, mxfp4)                                                            \
+    M(Q2_K, 256, 84, 2, 80, 1, 2, q2_k)                                                            \
+    M(Q3_K, 256, 110, 2, 108, 0, 2, q3_k)                                                          \
+    M(Q4_K, 256, 144, 2, 0, 1, 1, q4_k)                                                            \
+    M(Q5_K, 256, 176, 2, 0, 1, 1, q5_k)                                                            \
+    M(Q6_K, 256, 210, 2, 208, 0, 2, q6_k)                                                          \
+    M(IQ4_XS, 256, 136, 2, 0, 0, 1, iq4_xs)                                                        \
+    M(TQ1_0, 256, 54, 2, 52, 0, 1, tq1_0)                                                          \
+    M(TQ2_0, 256, 66, 2, 64, 0, 1, tq2_0)
+#define TFI_FORMAT_ENTRY(type, block, size, alignment, scale_at, has_offset, groups, function)     \
+    {TRANSFORMER_##type,   #type, block, size, alignment, scale_at, has_offset, groups,            \
+     tfi_unpack_##function},
+
 typedef struct tfi_format {
     int dtype;
     const char *name;
-    int block, size, alignment, has_offset;
-    int groups; /* scales per 32 elements */
+    int block, size, alignment, scale_at, has_offset, groups;
     void (*unpack)(const unsigned char *block, tfi_block *out);
 } tfi_format;
 
-static const tfi_format tfi_formats[] = {
-    {TRANSFORMER_F32, "F32", 1, 4, 4, 0, 1, NULL},
-    {TRANSFORMER_F16, "F16", 1, 2, 2, 0, 1, NULL},
-    {TRANSFORMER_BF16, "BF16", 1, 2, 2, 0, 1, NULL},
-    {TRANSFORMER_Q4_0, "Q4_0", 32, 18, 2, 0, 1, tfi_unpack_q4_0},
-    {TRANSFORMER_Q4_1, "Q4_1", 32, 20, 2, 1, 1, tfi_unpack_q4_1},
-    {TRANSFORMER_Q5_0, "Q5_0", 32, 22, 2, 0, 1, tfi_unpack_q5_0},
-    {TRANSFORMER_Q5_1, "Q5_1", 32, 24, 2, 1, 1, tfi_unpack_q5_1},
-    {TRANSFORMER_Q8_0, "Q8_0", 32, 34, 2, 0, 1, tfi_unpack_q8_0},
-    {TRANSFORMER_IQ4_NL, "IQ4_NL", 32, 18, 2, 0, 1, tfi_unpack_iq4_nl},
-    {TRANSFORMER_MXFP4, "MXFP4", 32, 17, 1, 0, 1, tfi_unpack_mxfp4},
-    {TRANSFORMER_Q2_K, "Q2_K", 256, 84, 2, 1, 2, tfi_unpack_q2_k},
-    {TRANSFORMER_Q3_K, "Q3_K", 256, 110, 2, 0, 2, tfi_unpack_q3_k},
-    {TRANSFORMER_Q4_K, "Q4_K", 256, 144, 2, 1, 1, tfi_unpack_q4_k},
-    {TRANSFORMER_Q5_K, "Q5_K", 256, 176, 2, 1, 1, tfi_unpack_q5_k},
-    {TRANSFORMER_Q6_K, "Q6_K", 256, 210, 2, 0, 2, tfi_unpack_q6_k},
-    {TRANSFORMER_IQ4_XS, "IQ4_XS", 256, 136, 2, 0, 1, tfi_unpack_iq4_xs},
-    {TRANSFORMER_TQ1_0, "TQ1_0", 256, 54, 2, 0, 1, tfi_unpack_tq1_0},
-    {TRANSFORMER_TQ2_0, "TQ2_0", 256, 66, 2, 0, 1, tfi_unpack_tq2_0},
-    /* known by name only */
-    {9, "Q8_1", 0, 0, 0, 0, 0, NULL},
-    {15, "Q8_K", 0, 0, 0, 0, 0, NULL},
-    {16, "IQ2_XXS", 0, 0, 0, 0, 0, NULL},
-    {17, "IQ2_XS", 0, 0, 0, 0, 0, NULL},
-    {18, "IQ3_XXS", 0, 0, 0, 0, 0, NULL},
-    {19, "IQ1_S", 0, 0, 0, 0, 0, NULL},
-    {21, "IQ3_S", 0, 0, 0, 0, 0, NULL},
-    {22, "IQ2_S", 0, 0, 0, 0, 0, NULL},
-    {24, "I8", 0, 0, 0, 0, 0, NULL},
-    {25, "I16", 0, 0, 0, 0, 0, NULL},
-    {26, "I32", 0, 0, 0, 0, 0, NULL},
-    {27, "I64", 0, 0, 0, 0, 0, NULL},
-    {28, "F64", 0, 0, 0, 0, 0, NULL},
-    {29, "IQ1_M", 0, 0, 0, 0, 0, NULL},
-    {40, "NVFP4", 0, 0, 0, 0, 0, NULL}};
+static const tfi_format tfi_formats[] = {{TRANSFORMER_F32, "F32", 1, 4, 4, 0, 0, 1, NULL},
+                                         {TRANSFORMER_F16, "F16", 1, 2, 2, 0, 0, 1, NULL},
+                                         {TRANSFORMER_BF16, "BF16", 1, 2, 2, 0, 0, 1, NULL},
+                                         TFI_QUANTISED(TFI_FORMAT_ENTRY)
+                                         /* known by name only */
+                                         {9, "Q8_1", 0, 0, 0, 0, 0, 0, NULL},
+                                         {15, "Q8_K", 0, 0, 0, 0, 0, 0, NULL},
+                                         {16, "IQ2_XXS", 0, 0, 0, 0, 0, 0, NULL},
+                                         {17, "IQ2_XS", 0, 0, 0, 0, 0, 0, NULL},
+                                         {18, "IQ3_XXS", 0, 0, 0, 0, 0, 0, NULL},
+                                         {19, "IQ1_S", 0, 0, 0, 0, 0, 0, NULL},
+                                         {21, "IQ3_S", 0, 0, 0, 0, 0, 0, NULL},
+                                         {22, "IQ2_S", 0, 0, 0, 0, 0, 0, NULL},
+                                         {24, "I8", 0, 0, 0, 0, 0, 0, NULL},
+                                         {25, "I16", 0, 0, 0, 0, 0, 0, NULL},
+                                         {26, "I32", 0, 0, 0, 0, 0, 0, NULL},
+                                         {27, "I64", 0, 0, 0, 0, 0, 0, NULL},
+                                         {28, "F64", 0, 0, 0, 0, 0, 0, NULL},
+                                         {29, "IQ1_M", 0, 0, 0, 0, 0, 0, NULL},
+                                         {40, "NVFP4", 0, 0, 0, 0, 0, 0, NULL}};
+
+/* The scales, or minimums, of a block of 256 one by one: what the vector kernels multiply by d and m.
+ * Q4_K and Q5_K: 8 scales, 8 minimums.  Bytes are taken four or eight at a time; no operation
+ * carries from one to the next. */
+typedef struct tfi_subscales {
+    int8_t scale[32], minimum[32]; /* 16 of each of two blocks */
+} tfi_subscales;
+
+static uint32_t tfi_word_at(const void *from) {
+    uint32_t word;
+    memcpy(&word, from, sizeof word);
+    return word;
+}
+static void tfi_set_words(int8_t *to, uint32_t a, uint32_t b) {
+    memcpy(to, &a, sizeof a), memcpy(to + 4, &b, sizeof b);
+}
+/* four times x - 32, x in 0 .. 63 */
+static uint32_t tfi_less_32(uint32_t x) {
+    x ^= 0x20202020u;
+    return x | (x & 0x20202020u) << 1 | (x & 0x20202020u) << 2;
+}
+
+static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned char *b,
+                                               tfi_subscales *s, int which) {
+    int8_t *scale = s->scale + 16 * which, *minimum = s->minimum + 16 * which;
+    const uint32_t low4 = 0x0f0f0f0fu, low2 = 0x03030303u;
+    if (dtype == TRANSFORMER_Q6_K) {
+        memcpy(scale, b + 192, 16);
+    } else if (dtype == TRANSFORMER_Q2_K) {
+        for (int i = 0; i < 16; i += 4) {
+            uint32_t word = tfi_word_at(b + i), low = word & low4, high = word >> 4 & low4;
+            memcpy(scale + i, &low, 4), memcpy(minimum + i, &high, 4);
+        }
+    } else if (dtype == TRANSFORMER_Q3_K) {
+        uint32_t x = tfi_word_at(b + 96), y = tfi_word_at(b + 100), top = tfi_word_at(b + 104);
+        tfi_set_words(scale, tfi_less_32((x & low4) | (top & low2) << 4),
+                      tfi_less_32((y & low4) | (top >> 2 & low2) << 4));
+        tfi_set_words(scale + 8, tfi_less_32((x >> 4 & low4) | (top >> 4 & low2) << 4),
+                      tfi_less_32((y >> 4 & low4) | (top >> 6 & low2) << 4));
+    } else if (dtype == TRANSFORMER_Q4_K || dtype == TRANSFORMER_Q5_K) {
+        uint32_t x = tfi_word_at(b + 4), y = tfi_word_at(b + 8), rest = tfi_word_at(b + 12);
+        tfi_set_words(scale, x & 0x3f3f3f3fu, (rest & low4) | (x >> 6 & low2) << 4);
+        tfi_set_words(scale + 8, y & 0x3f3f3f3fu, (rest >> 4 & low4) | (y >> 6 & low2) << 4);
+    } else if (dtype == TRANSFORMER_IQ4_XS) {
+        uint16_t top;
+        memcpy(&top, b + 2, sizeof top);
+        for (int i = 0; i < 8; i++)
+            scale[i] = (int8_t)((b[4 + i / 2] >> i % 2 * 4 & 15) + 16 * (top >> 2 * i & 3) - 32);
+    } else {
+        memset(scale, 1, 16); /* one scale for all */
+    }
+}
 
 /* What 32 activations of 8 bits need beside their integers: see >>bodies. */
 typedef struct tfi_quantised {
@@ -1198,7 +1258,7 @@ static void tfi_set_quantised(tfi_quantised *q, float scale, float low, float hi
 }
 
 static const tfi_format *tfi_format_of(int dtype) {
-    static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, 0, NULL};
+    static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, 0, 0, NULL};
     for (size_t i = 0; i < sizeof tfi_formats / sizeof tfi_formats[0]; i++)
         if (tfi_formats[i].dtype == dtype) return &tfi_formats[i];
     return &unknown;
@@ -4126,8 +4186,38 @@ static TFI_TARGET TFI_INLINE void tfi_store8_bytes(int8_t *p, __m256 v) {
         _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
 }
+/* 8 of 16 bytes, in lane order: 0 and 1 the first and last 8, 2 and 3 the even and odd ones */
+static TFI_TARGET TFI_INLINE __m256 tfi_subscales8(const int8_t *s, int which) {
+    static const uint8_t index[4][16] = {
+        {0, 2, 4, 6, 1, 3, 5, 7, 128, 128, 128, 128, 128, 128, 128, 128},
+        {8, 10, 12, 14, 9, 11, 13, 15, 128, 128, 128, 128, 128, 128, 128, 128},
+        {0, 4, 8, 12, 2, 6, 10, 14, 128, 128, 128, 128, 128, 128, 128, 128},
+        {1, 5, 9, 13, 3, 7, 11, 15, 128, 128, 128, 128, 128, 128, 128, 128}};
+    __m128i bytes = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)s),
+                                     _mm_loadu_si128((const __m128i *)(const void *)index[which]));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx2
+#define D_STORE(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define D_SPLAT(byte) _mm256_set1_epi8((char)(byte))
+#define D_REPEAT(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define D_PIECES(AT)                                                                               \
+    _mm256_loadu2_m128i((const __m128i *)(const void *)(AT(1)),                                    \
+                        (const __m128i *)(const void *)(AT(0)))
+#define D_SHIFT(v, BY) _mm256_srlv_epi64(v, _mm256_set_epi64x(BY(1), BY(1), BY(0), BY(0)))
+#define D_AND(a, b) _mm256_and_si256(a, b)
+#define D_ADD(a, b) _mm256_add_epi8(a, b)
+#define D_SUB(a, b) _mm256_sub_epi8(a, b)
+#define D_MIN(a, b) _mm256_min_epu8(a, b)
+#define D_LEFT4(v) _mm256_slli_epi16(v, 4)
+#define D_SHUFFLE(v, index) _mm256_shuffle_epi8(v, index)
+#define D_LOW32(a, b) _mm256_unpacklo_epi32(a, b)
+#define D_HIGH32(a, b) _mm256_unpackhi_epi32(a, b)
+#define D_LOW64(a, b) _mm256_unpacklo_epi64(a, b)
+#define D_HIGH64(a, b) _mm256_unpackhi_epi64(a, b)
+#define D_TWO_HALVES(p, q) _mm256_set1_ps(tfi_f16_at(p))
+#define D_SUBSCALES(s, first, which) tfi_subscales8(s, which)
 #define TFI_BLOCK_ROWS 2
 #define TFI_I __m256i
 #define V_FROM_INT(v) _mm256_cvtepi32_ps(v)
@@ -4204,8 +4294,55 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
         (__m256i *)(void *)(p),                                                                    \
         _mm512_maskz_cvtps_ph(TFI_ALL16, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define TFI_KEEP_VOCABULARY
+/* 16 of 2 x 16 bytes, in lane order: 0 and 1 the first and last 8 of each, 2 and 3 the even and odd */
+static TFI_TARGET TFI_INLINE __m512 tfi_subscales16(const int8_t *s, int which) {
+    static const uint8_t index[4][2][16] = {
+        {{0, 4, 128, 128, 1, 5, 128, 128, 2, 6, 128, 128, 3, 7, 128, 128},
+         {128, 128, 0, 4, 128, 128, 1, 5, 128, 128, 2, 6, 128, 128, 3, 7}},
+        {{8, 12, 128, 128, 9, 13, 128, 128, 10, 14, 128, 128, 11, 15, 128, 128},
+         {128, 128, 8, 12, 128, 128, 9, 13, 128, 128, 10, 14, 128, 128, 11, 15}},
+        {{0, 8, 128, 128, 2, 10, 128, 128, 4, 12, 128, 128, 6, 14, 128, 128},
+         {128, 128, 0, 8, 128, 128, 2, 10, 128, 128, 4, 12, 128, 128, 6, 14}},
+        {{1, 9, 128, 128, 3, 11, 128, 128, 5, 13, 128, 128, 7, 15, 128, 128},
+         {128, 128, 1, 9, 128, 128, 3, 11, 128, 128, 5, 13, 128, 128, 7, 15}}};
+    __m128i a = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)s),
+                                 _mm_loadu_si128((const __m128i *)(const void *)index[which][0]));
+    __m128i b = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(s + 16)),
+                                 _mm_loadu_si128((const __m128i *)(const void *)index[which][1]));
+    return _mm512_maskz_cvtepi32_ps(TFI_ALL16,
+                                    _mm512_maskz_cvtepi8_epi32(TFI_ALL16, _mm_or_si128(a, b)));
+}
+static TFI_TARGET TFI_INLINE __m256i tfi_two_pieces(const void *low, const void *high) {
+    return _mm256_loadu2_m128i((const __m128i *)high, (const __m128i *)low);
+}
+static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx512
+#define TFI_ALL8 ((__mmask8)0xffu)
+#define D_STORE(p, v) _mm512_storeu_si512((void *)(p), v)
+#define D_SPLAT(byte) _mm512_set1_epi8((char)(byte))
+#define D_REPEAT(p)                                                                                \
+    _mm512_maskz_broadcast_i32x4(TFI_ALL16, _mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define D_PIECES(AT) tfi_join(tfi_two_pieces(AT(0), AT(1)), tfi_two_pieces(AT(2), AT(3)))
+#define D_SHIFT(v, BY)                                                                             \
+    _mm512_maskz_srlv_epi64(                                                                       \
+        TFI_ALL8, v, _mm512_set_epi64(BY(3), BY(3), BY(2), BY(2), BY(1), BY(1), BY(0), BY(0)))
+#define D_AND(a, b) _mm512_and_si512(a, b)
+#define D_ADD(a, b) _mm512_add_epi8(a, b)
+#define D_SUB(a, b) _mm512_sub_epi8(a, b)
+#define D_MIN(a, b) _mm512_maskz_min_epu8((__mmask64)-1, a, b)
+#define D_LEFT4(v) _mm512_slli_epi16(v, 4)
+#define D_SHUFFLE(v, index) _mm512_shuffle_epi8(v, index)
+#define D_LOW32(a, b) _mm512_maskz_unpacklo_epi32(TFI_ALL16, a, b)
+#define D_HIGH32(a, b) _mm512_maskz_unpackhi_epi32(TFI_ALL16, a, b)
+#define D_LOW64(a, b) _mm512_maskz_unpacklo_epi64(TFI_ALL8, a, b)
+#define D_HIGH64(a, b) _mm512_maskz_unpackhi_epi64(TFI_ALL8, a, b)
+#define D_TWO_HALVES(p, q)                                                                         \
+    _mm512_mask_mov_ps(_mm512_set1_ps(tfi_f16_at(p)), (__mmask16)0xcccc,                           \
+                       _mm512_set1_ps(tfi_f16_at(q)))
+#define D_SUBSCALES(s, first, which) tfi_subscales16(s, which)
 #define TFI_BLOCK_ROWS 4
 #define TFI_I __m512i
 #define V_FROM_INT(v) _mm512_maskz_cvtepi32_ps(TFI_ALL16, v)
@@ -4358,6 +4495,34 @@ static TFI_INLINE void tfi_store4_bytes(int8_t *p, float32x4_t v) {
     int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
     memcpy(p, &four, sizeof four);
 }
+static TFI_INLINE float32x4_t tfi_subscales4(const int8_t *s, int from, int step) {
+    float four[4];
+    for (int i = 0; i < 4; i++) four[i] = (float)s[from + step * i];
+    return vld1q_f32(four);
+}
+#define D_U8(v) vreinterpretq_u8_s32(v)
+#define D_I(v) vreinterpretq_s32_u8(v)
+#define D_STORE(p, v) vst1q_u8(p, D_U8(v))
+#define D_SPLAT(byte) D_I(vdupq_n_u8((uint8_t)(byte)))
+#define D_REPEAT(p) D_I(vld1q_u8((const uint8_t *)(p)))
+#define D_PIECES(AT) D_I(vld1q_u8(AT(0)))
+#define D_SHIFT(v, BY) D_I(vshlq_u8(D_U8(v), vdupq_n_s8((int8_t) - (BY(0)))))
+#define D_AND(a, b) vandq_s32(a, b)
+#define D_ADD(a, b) D_I(vaddq_u8(D_U8(a), D_U8(b)))
+#define D_SUB(a, b) D_I(vsubq_u8(D_U8(a), D_U8(b)))
+#define D_MIN(a, b) D_I(vminq_u8(D_U8(a), D_U8(b)))
+#define D_LEFT4(v) D_I(vshlq_n_u8(D_U8(v), 4))
+#define D_SHUFFLE(v, index) D_I(vqtbl1q_u8(D_U8(v), D_U8(index)))
+#define D_LOW32(a, b) vzip1q_s32(a, b)
+#define D_HIGH32(a, b) vzip2q_s32(a, b)
+#define D_LOW64(a, b) D_64(vzip1q_s64, a, b)
+#define D_HIGH64(a, b) D_64(vzip2q_s64, a, b)
+#define D_64(zip, a, b)                                                                            \
+    vreinterpretq_s32_s64(zip(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)))
+#define D_TWO_HALVES(p, q) vdupq_n_f32(tfi_f16_at(p))
+#define D_SUBSCALES(s, first, which)                                                               \
+    tfi_subscales4(s, (which) < 2 ? first + 8 * (which) : 2 * (first) + (which)-2,                 \
+                   (which) < 2 ? 1 : 2)
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW neon
 #define TFI_BLOCK_ROWS 4
@@ -4484,6 +4649,29 @@ static TFI_INLINE void tfi_store4_bytes(int8_t *p, v128_t v) {
     v128_t whole = wasm_i32x4_trunc_sat_f32x4(v), half = wasm_i16x8_narrow_i32x4(whole, whole);
     wasm_v128_store32_lane(p, wasm_i8x16_narrow_i16x8(half, half), 0);
 }
+static TFI_INLINE v128_t tfi_subscales4(const int8_t *s, int from, int step) {
+    return wasm_f32x4_make((float)s[from], (float)s[from + step], (float)s[from + 2 * step],
+                           (float)s[from + 3 * step]);
+}
+#define D_STORE(p, v) wasm_v128_store(p, v)
+#define D_SPLAT(byte) wasm_i8x16_splat((int8_t)(byte))
+#define D_REPEAT(p) wasm_v128_load(p)
+#define D_PIECES(AT) wasm_v128_load(AT(0))
+#define D_SHIFT(v, BY) wasm_u8x16_shr(v, (uint32_t)(BY(0)))
+#define D_AND(a, b) wasm_v128_and(a, b)
+#define D_ADD(a, b) wasm_i8x16_add(a, b)
+#define D_SUB(a, b) wasm_i8x16_sub(a, b)
+#define D_MIN(a, b) wasm_u8x16_min(a, b)
+#define D_LEFT4(v) wasm_i8x16_shl(v, 4)
+#define D_SHUFFLE(v, index) wasm_i8x16_swizzle(v, index)
+#define D_LOW32(a, b) wasm_i32x4_shuffle(a, b, 0, 4, 1, 5)
+#define D_HIGH32(a, b) wasm_i32x4_shuffle(a, b, 2, 6, 3, 7)
+#define D_LOW64(a, b) wasm_i64x2_shuffle(a, b, 0, 2)
+#define D_HIGH64(a, b) wasm_i64x2_shuffle(a, b, 1, 3)
+#define D_TWO_HALVES(p, q) wasm_f32x4_splat(tfi_f16_at(p))
+#define D_SUBSCALES(s, first, which)                                                               \
+    tfi_subscales4(s, (which) < 2 ? first + 8 * (which) : 2 * (first) + (which)-2,                 \
+                   (which) < 2 ? 1 : 2)
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW simd128
 #define TFI_BLOCK_ROWS 2
@@ -5467,10 +5655,172 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
             }
 }
 
-static TFI_TARGET void TFI_K(unpack)(const tfi_format *f, const unsigned char *row, int unit, int n,
-                                     unsigned char *to) {
-    TFI_K(unpack_any)(f, row, unit, n, to);
+/* 16 bytes of each block that step i of a unit covers, shifted right and masked.  B(s) is the block
+ * of piece s, counted from the start of the unit's data; AT and SHIFT are written in terms of it. */
+#ifndef TFI_UNPACK_LISTS
+#define TFI_UNPACK_LISTS
+#define TFI_B(s) (first + i * (TFI_LANES / 4) + (s))
+#define TFI_SUB(s) (TFI_B(s) % 8)
+#define TFI_SMALL(s, at) (src + TFI_B(s) * size + (at))     /* in a block of 32 */
+#define TFI_SUPER(s, at) (src + TFI_B(s) / 8 * size + (at)) /* in a block of 256 */
+#define TFI_AT_2(s) TFI_SMALL(s, 2)
+#define TFI_AT_HALF(s) TFI_SMALL(s, 2 + 16 * h)
+#define TFI_AT_CODES(s) TFI_SMALL(s, size - 16)
+#define TFI_AT_4(s) TFI_SMALL(s, 4)
+#define TFI_AT_BITS(s) TFI_SUPER(s, upper + 16 * h)
+#define TFI_AT_CRUMBS(s) TFI_SUPER(s, base + TFI_SUB(s) / 4 * 32 + 16 * h)
+#define TFI_AT_UPPER(s) TFI_SUPER(s, upper + TFI_SUB(s) / 4 * 32 + 16 * h)
+#define TFI_AT_NIBBLES(s) TFI_SUPER(s, base + TFI_SUB(s) / 2 * 32 + 16 * h)
+#define TFI_AT_Q6(s) TFI_SUPER(s, TFI_SUB(s) / 4 * 64 + TFI_SUB(s) % 2 * 32 + 16 * h)
+#define TFI_AT_XS(s) TFI_SUPER(s, 8 + 16 * TFI_SUB(s))
+#define TFI_SHIFT_HALF(s) (4 * h)
+#define TFI_SHIFT_CRUMBS(s) (TFI_SUB(s) % 4 * 2)
+#define TFI_SHIFT_NIBBLES(s) (TFI_SUB(s) % 2 * 4)
+#define TFI_SHIFT_BITS(s) TFI_SUB(s)
+#define TFI_SHIFT_Q6(s) (TFI_SUB(s) % 4 / 2 * 4)
+#define D_FETCH(AT, SHIFT, mask) D_AND(D_SHIFT(D_PIECES(AT), SHIFT), D_SPLAT(mask))
+#endif
+
+/* The integers of half h of the blocks of step i, as in the layouts at >>formats. */
+static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsigned char *src,
+                                                const int first, const int i, const int h) {
+    static const uint8_t spread[2][16] = {{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                                          {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3}};
+    static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const int dtype = f->dtype, size = f->size;
+    const int base = dtype == TRANSFORMER_Q2_K || dtype == TRANSFORMER_Q4_K ? 16
+                     : dtype == TRANSFORMER_Q3_K                            ? 32
+                     : dtype == TRANSFORMER_Q5_K                            ? 48
+                                                                            : 0;
+    const int upper = dtype == TRANSFORMER_Q5_K ? 16 : dtype == TRANSFORMER_Q6_K ? 128 : 0;
+    TFI_I q, high;
+    switch (dtype) {
+    case TRANSFORMER_Q8_0: return D_PIECES(TFI_AT_HALF);
+    case TRANSFORMER_Q4_0: return D_SUB(D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15), D_SPLAT(8));
+    case TRANSFORMER_Q4_1: return D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
+    case TRANSFORMER_IQ4_NL:
+        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
+    case TRANSFORMER_MXFP4:
+        return D_SHUFFLE(D_REPEAT(tfi_mxfp4_values), D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
+    case TRANSFORMER_Q5_0:
+    case TRANSFORMER_Q5_1:
+        q = D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
+        high = dtype == TRANSFORMER_Q5_0 ? D_PIECES(TFI_AT_2) : D_PIECES(TFI_AT_4);
+        high = D_AND(D_SHUFFLE(high, D_REPEAT(spread[h])), D_REPEAT(bits));
+        q = D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1))));
+        return dtype == TRANSFORMER_Q5_0 ? D_SUB(q, D_SPLAT(16)) : q;
+    case TRANSFORMER_Q2_K: return D_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
+    case TRANSFORMER_TQ2_0: return D_SUB(D_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), D_SPLAT(1));
+    case TRANSFORMER_Q3_K:
+        q = D_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
+        high = D_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1);
+        high = D_ADD(high, high);
+        return D_SUB(D_ADD(q, D_ADD(high, high)), D_SPLAT(4));
+    case TRANSFORMER_Q4_K: return D_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
+    case TRANSFORMER_Q5_K:
+        q = D_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
+        return D_ADD(q, D_LEFT4(D_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1)));
+    case TRANSFORMER_Q6_K:
+        q = D_FETCH(TFI_AT_Q6, TFI_SHIFT_Q6, 15);
+        q = D_ADD(q, D_LEFT4(D_FETCH(TFI_AT_UPPER, TFI_SHIFT_CRUMBS, 3)));
+        return D_SUB(q, D_SPLAT(32));
+    default: /* IQ4_XS */
+        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), D_FETCH(TFI_AT_XS, TFI_SHIFT_HALF, 15));
+    }
 }
+
+/* Scales, and offsets if there are any, of a unit. */
+static TFI_TARGET TFI_INLINE void TFI_K(fetch_scales)(const tfi_format *f, const unsigned char *src,
+                                                      const int first, float *to) {
+    const int dtype = f->dtype, two = f->groups == 2;
+    const size_t size = (size_t)f->size, d = (size_t)f->scale_at;
+    (void)first; /* a unit is a part of a block of 256 only where it has 4 lanes */
+    if (f->block == 256) {
+        tfi_subscales s;
+        tfi_get_subscales(dtype, src, &s, 0);
+        if (TFI_LANES == 16) tfi_get_subscales(dtype, src + size, &s, 1);
+        TFI_V scale = D_TWO_HALVES(src + d, src + size + d);
+        V_STORE(to, V_MUL(scale, D_SUBSCALES(s.scale, first, two ? 2 : 0)));
+        if (two) V_STORE(to + TFI_LANES, V_MUL(scale, D_SUBSCALES(s.scale, first, 3)));
+        if (!f->has_offset) return;
+        TFI_V minimum = V_SUB(V_SET(0.0f), D_TWO_HALVES(src + d + 2, src + size + d + 2));
+        const int8_t *from = two ? s.minimum : s.scale;
+        V_STORE(to + 2 * TFI_LANES, V_MUL(minimum, D_SUBSCALES(from, first, two ? 2 : 1)));
+        if (two) V_STORE(to + 3 * TFI_LANES, V_MUL(minimum, D_SUBSCALES(from, first, 3)));
+        return;
+    }
+    uint16_t halves[2][TFI_LANES];
+    for (int b = 0; b < TFI_LANES; b++) {
+        const unsigned char *block = src + (size_t)b * size;
+        int lane = TFI_K(block_lane)(b);
+        if (dtype == TRANSFORMER_MXFP4) to[lane] = tfi_mxfp4_scale(block[0]);
+        else memcpy(&halves[0][lane], block, 2), memcpy(&halves[1][lane], block + 2, 2);
+    }
+    if (dtype != TRANSFORMER_MXFP4) V_STORE(to, V_FROM_F16(halves[0]));
+    if (f->has_offset) V_STORE(to + 2 * TFI_LANES, V_FROM_F16(halves[1]));
+}
+
+static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const unsigned char *src,
+                                                     const int first, const int h,
+                                                     unsigned char *to) {
+
+    TFI_I a = TFI_K(fetch)(f, src, first, 0, h), b = TFI_K(fetch)(f, src, first, 1, h),
+          c = TFI_K(fetch)(f, src, first, 2, h), d = TFI_K(fetch)(f, src, first, 3, h);
+    if (D_BIAS && !f->has_offset) {
+        a = D_ADD(a, D_SPLAT(D_BIAS)), b = D_ADD(b, D_SPLAT(D_BIAS));
+        c = D_ADD(c, D_SPLAT(D_BIAS)), d = D_ADD(d, D_SPLAT(D_BIAS));
+    }
+    TFI_I ab = D_LOW32(a, b), cd = D_LOW32(c, d); /* 4 x 4 words of each piece, transposed */
+    D_STORE(to, D_LOW64(ab, cd));
+    D_STORE(to + TFI_VECTOR, D_HIGH64(ab, cd));
+    ab = D_HIGH32(a, b), cd = D_HIGH32(c, d);
+    D_STORE(to + 2 * TFI_VECTOR, D_LOW64(ab, cd));
+    D_STORE(to + 3 * TFI_VECTOR, D_HIGH64(ab, cd));
+}
+
+/* A row of weights of a type known to the compiler, n blocks of 32.  What lies beyond its last
+ * block is not read: an incomplete unit is copied between zeros first. */
+static TFI_TARGET TFI_INLINE void TFI_K(unpack_row)(const tfi_format *f, const unsigned char *row,
+                                                    int n, unsigned char *to) {
+    const size_t size = (size_t)f->size;
+    const int per = f->block / 32;
+    for (int b = 0; b < n; b += TFI_LANES, to += (size_t)TFI_UNIT_W * TFI_VECTOR) {
+        const unsigned char *src = row + (size_t)(b / per) * size;
+        unsigned char copy[TFI_LANES * 34];
+        if (n - b < TFI_LANES) {
+            size_t bytes = (size_t)((n - b + per - 1) / per) * size;
+            memset(copy, 0, sizeof copy), memcpy(copy, src, bytes), src = copy;
+        }
+        TFI_K(unpack_half)(f, src, TFI_LANES < 8 ? b % per : 0, 0, to);
+        TFI_K(unpack_half)(f, src, TFI_LANES < 8 ? b % per : 0, 1, to + 4 * TFI_VECTOR);
+        TFI_K(fetch_scales)
+        (f, src, TFI_LANES < 8 ? b % per : 0, (float *)(void *)(to + 8 * TFI_VECTOR));
+    }
+}
+
+#define TFI_DEFINE_UNPACK(type, block, size, alignment, scale_at, has_offset, groups, function)    \
+    static TFI_TARGET TFI_NOINLINE void TFI_K(unpack_##type)(const unsigned char *row, int n,      \
+                                                             unsigned char *to) {                  \
+        const tfi_format f = {TRANSFORMER_##type, NULL,       block,  size, alignment,             \
+                              scale_at,           has_offset, groups, NULL};                       \
+        TFI_K(unpack_row)(&f, row, n, to);                                                         \
+    }
+#define TFI_UNPACK_CASE(type, block, size, alignment, scale_at, has_offset, groups, function)      \
+    case TRANSFORMER_##type: TFI_K(unpack_##type)(row, n, to); break;
+TFI_QUANTISED(TFI_DEFINE_UNPACK)
+
+/* A row of n blocks of 32 into units. */
+static TFI_TARGET void TFI_K(unpack)(const tfi_format *f, const unsigned char *row, int n,
+                                     unsigned char *to) {
+    switch (f->dtype == TRANSFORMER_TQ1_0 ? -1 : f->dtype) {
+        TFI_QUANTISED(TFI_UNPACK_CASE)
+    default:
+        for (int b = 0; b < n; b += TFI_LANES, to += (size_t)TFI_UNIT_W * TFI_VECTOR)
+            TFI_K(unpack_any)(f, row, b / TFI_LANES, tfi_min(TFI_LANES, n - b), to);
+    }
+}
+#undef TFI_DEFINE_UNPACK
+#undef TFI_UNPACK_CASE
 
 /* out[t, r] = the lanes of sums[r, t], added up. */
 static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens, float *out,
@@ -5502,9 +5852,8 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     for (int first = 0; first < rows; first += most) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
         for (int r = 0; r < count; r++)
-            for (int u = 0; u < units; u++) TFI_K(unpack)
-        (f, w + (size_t)(first + r) * w_bytes, u, tfi_min(TFI_LANES, k / 32 - u * TFI_LANES),
-         unpacked + (size_t)r * w_row + (size_t)u * w_unit);
+            TFI_K(unpack)
+            (f, w + (size_t)(first + r) * w_bytes, k / 32, unpacked + (size_t)r * w_row);
         if (count < padded)
             memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
         for (int t0 = 0; t0 < n; t0 += TFI_TILE) {
@@ -5662,6 +6011,23 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef D_DOT_S
 #undef D_DOT_U
 #undef D_STORE_BYTES
+#undef D_STORE
+#undef D_SPLAT
+#undef D_REPEAT
+#undef D_PIECES
+#undef D_SHIFT
+#undef D_AND
+#undef D_ADD
+#undef D_SUB
+#undef D_MIN
+#undef D_LEFT4
+#undef D_SHUFFLE
+#undef D_LOW32
+#undef D_HIGH32
+#undef D_LOW64
+#undef D_HIGH64
+#undef D_TWO_HALVES
+#undef D_SUBSCALES
 #undef V_LOAD_BF16_PAIRS
 #undef V_LOAD_BF16_PAIRS_N
 #endif

@@ -2464,7 +2464,7 @@ static int tfi_widest_input(const transformer_config *c) {
 static size_t tfi_block_scratch(int cols) {
     size_t rows = tfi_times(4 * sizeof(float), (size_t)tfi_round_up(cols, TFI_UNIT_COLS));
     size_t sums = (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
-    return (rows > TFI_BLOCK_BYTES ? rows : TFI_BLOCK_BYTES) + sums;
+    return sums + (rows > (size_t)TFI_BLOCK_BYTES ? rows : (size_t)TFI_BLOCK_BYTES);
 }
 
 static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model *m, int batch) {
@@ -4316,7 +4316,7 @@ static TFI_TARGET TFI_INLINE __m256i tfi_two_pieces(const void *low, const void 
     return _mm256_loadu2_m128i((const __m128i *)high, (const __m128i *)low);
 }
 static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    return _mm512_inserti64x4(_mm512_zextsi256_si512(low), high, 1);
 }
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx512
@@ -5786,7 +5786,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(unpack_row)(const tfi_format *f, const u
     const int per = f->block / 32;
     for (int b = 0; b < n; b += TFI_LANES, to += (size_t)TFI_UNIT_W * TFI_VECTOR) {
         const unsigned char *src = row + (size_t)(b / per) * size;
-        unsigned char copy[TFI_LANES * 34];
+        unsigned char copy[(TFI_LANES < 8 ? 8 : TFI_LANES) * 34]; /* 34: the most per 32 columns */
         if (n - b < TFI_LANES) {
             size_t bytes = (size_t)((n - b + per - 1) / per) * size;
             memset(copy, 0, sizeof copy), memcpy(copy, src, bytes), src = copy;
@@ -5851,9 +5851,8 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     float *sums = (float *)(void *)(unpacked + w_row * (size_t)most);
     for (int first = 0; first < rows; first += most) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
-        for (int r = 0; r < count; r++)
-            TFI_K(unpack)
-            (f, w + (size_t)(first + r) * w_bytes, k / 32, unpacked + (size_t)r * w_row);
+        for (int r = 0; r < count; r++) TFI_K(unpack)
+        (f, w + (size_t)(first + r) * w_bytes, k / 32, unpacked + (size_t)r * w_row);
         if (count < padded)
             memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
         for (int t0 = 0; t0 < n; t0 += TFI_TILE) {

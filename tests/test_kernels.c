@@ -88,7 +88,9 @@ static void fill(float *x, int n, uint32_t seed, float scale) {
     for (int i = 0; i < n; i++) x[i] = 2 * scale * test_noise(seed * 7919u + (uint32_t)i);
 }
 
-/* ---- packing ---- */
+/* ---- packing (of 8-bit activations: test_formats.c) ---- */
+
+static size_t act_size(int act) { return act == TFI_ACT_BF16 ? 2 : 4; }
 
 /* Lanes of a row's panels: two rows of ones and twos alternate every so many. */
 static int panel_lanes(const tfi_kernels *k, int act) {
@@ -106,7 +108,7 @@ static int panel_lanes(const tfi_kernels *k, int act) {
 }
 
 static size_t packed_size(int act, int lanes, int n, int size) {
-    return (size_t)((size + lanes - 1) / lanes * lanes * n) * tfi_act_size(act);
+    return (size_t)((size + lanes - 1) / lanes * lanes * n) * act_size(act);
 }
 
 static void check_panel(const tfi_kernels *k, int act, int lanes, int n, int size, int place) {
@@ -119,7 +121,7 @@ static void check_panel(const tfi_kernels *k, int act, int lanes, int n, int siz
         rows[t] = source[t];
     }
     rows[n - 1] = place_floats(0, source[n - 1], size, place);
-    void *panel = place_array(1, bytes, tfi_act_size(act), place);
+    void *panel = place_array(1, bytes, act_size(act), place);
     k->pack[act](panel, rows, n, size);
     for (int i = 0; i < (size + lanes - 1) / lanes * lanes; i++)
         for (int t = 0; t < n; t++) {
@@ -132,7 +134,7 @@ static void check_panel(const tfi_kernels *k, int act, int lanes, int n, int siz
 }
 
 static void test_pack(const tfi_kernels *k) {
-    for (int act = 0; act < TFI_N_ACTS; act++) {
+    for (int act = 0; act < TFI_ACT_INT8; act++) {
         if (!k->pack[act]) continue;
         int lanes = panel_lanes(k, act);
         CHECK(lanes >= 1 && 32 % lanes == 0 && k->tile >= 1 && k->tile <= TFI_MAX_TILE);
@@ -180,10 +182,10 @@ static void make_weights(int kind, int rows, int size) {
 /* Panels of n tokens in an area, exactly as long as the tokens need. */
 static void *make_panels(const tfi_kernels *k, int act, const float *x, int n, int size,
                          int place) {
-    size_t panel = (size_t)(k->tile * tfi_panel_cols(size)) * tfi_act_size(act);
+    size_t panel = (size_t)(k->tile * tfi_panel_cols(size)) * act_size(act);
     int panels = (n + k->tile - 1) / k->tile, left = n - (panels - 1) * k->tile;
     size_t bytes = (size_t)(panels - 1) * panel + packed_size(act, panel_lanes(k, act), left, size);
-    unsigned char *to = (unsigned char *)place_array(1, bytes, tfi_act_size(act), place);
+    unsigned char *to = (unsigned char *)place_array(1, bytes, act_size(act), place);
     for (int p = 0; p < panels; p++) {
         const float *rows[TFI_MAX_TILE] = {NULL};
         int count = p + 1 < panels ? k->tile : left;

@@ -3344,7 +3344,9 @@ static void mfi_gguf_sizes(mfi_meta *m, const mfi_family *f, transformer_config 
                                             ".attention.layer_norm_epsilon"};
     int ln = (f->flags & MFI_LN) != 0; /* Qwen 1's converter writes the other key */
     model_file_value v;
-    const char *eps = eps_keys[mfi_meta_find(m, eps_keys[ln], &v) ? ln : !ln];
+    const char *eps =
+        eps_keys[!mfi_meta_find(m, eps_keys[ln], &v) && mfi_meta_find(m, eps_keys[!ln], &v) ? !ln
+                                                                                            : ln];
     c->n_layers = mfi_meta_int(m, ".block_count", MFI_REQUIRED, 1, TRANSFORMER_MAX_LAYERS);
     c->dim = c->embedding_dim = mfi_meta_int(m, ".embedding_length", MFI_REQUIRED, 1, MFI_MAX_DIM);
     c->context = mfi_meta_int(m, ".context_length", MFI_REQUIRED, 1, MFI_MAX_CONTEXT);

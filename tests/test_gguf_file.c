@@ -1,0 +1,742 @@
+/* The GGUF reader of examples/model_file.h on files of its own making and on spoilt ones: every type of metadata, split
+ * files, keys that are not understood, every truncation and every field of the header set to extremes, every
+ * allocation made to fail.  Asked for is always the same: an error that says where, or a model that runs.  Files lie in
+ * memory blocks of exactly their size, so that -fsanitize=address sees every byte read beyond. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *counted_malloc(size_t n);
+static void *counted_calloc(size_t n, size_t size);
+static void *counted_realloc(void *p, size_t n);
+static void counted_free(void *p);
+
+#define TRANSFORMER_IMPLEMENTATION
+#include "transformer.h"
+#define malloc counted_malloc
+#define calloc counted_calloc
+#define realloc counted_realloc
+#define free counted_free
+#define MODEL_FILE_IMPLEMENTATION
+#include "../examples/model_file.h"
+#undef malloc
+#undef calloc
+#undef realloc
+#undef free
+#include "test.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- allocations of model_file.h: counted, and the one that is to fail ---- */
+
+static long fail_at = -1, n_allocations, n_live;
+static size_t live_bytes, peak_bytes;
+
+static void *counted_realloc(void *p, size_t n) {
+    size_t old = p ? ((size_t *)p)[-2] : 0;
+    if (n_allocations++ == fail_at) return NULL;
+    size_t *q = (size_t *)realloc(p ? (size_t *)p - 2 : NULL, n + 2 * sizeof *q);
+    if (!q) return NULL;
+    q[0] = n;
+    n_live += p == NULL;
+    live_bytes += n - old;
+    peak_bytes = live_bytes > peak_bytes ? live_bytes : peak_bytes;
+    return q + 2;
+}
+
+static void *counted_malloc(size_t n) { return counted_realloc(NULL, n); }
+
+static void *counted_calloc(size_t n, size_t size) {
+    void *p = counted_realloc(NULL, n * size);
+    return p ? memset(p, 0, n * size) : NULL;
+}
+
+static void counted_free(void *p) {
+    if (!p) return;
+    n_live--;
+    live_bytes -= ((size_t *)p)[-2];
+    free((size_t *)p - 2);
+}
+
+static void check(int ok, const char *what, const char *more) {
+    char text[700];
+    snprintf(text, sizeof text, "%s: %s", what, more ? more : "");
+    test_check(ok, "test_gguf_file.c", 0, text);
+}
+
+/* ---- writing GGUF ---- */
+
+typedef struct writer {
+    unsigned char bytes[1 << 18];
+    size_t n, n_keys, n_tensors;
+    size_t align;
+    struct {
+        char name[80];
+        int n_dims, type;
+        uint64_t dims[4];
+        const void *data; /* NULL = zeros */
+        size_t size;
+    } tensors[128];
+} writer;
+
+static writer w;
+
+static void put(const void *data, size_t n) {
+    if (w.n + n > sizeof w.bytes) abort();
+    if (data) memcpy(w.bytes + w.n, data, n);
+    else memset(w.bytes + w.n, 0, n);
+    w.n += n;
+}
+
+static void put_int(uint64_t v, int bytes) {
+    for (int i = 0; i < bytes; i++) w.bytes[w.n++] = (unsigned char)(v >> (8 * i));
+}
+
+static void put_string(const char *s) {
+    put_int(strlen(s), 8);
+    put(s, strlen(s));
+}
+
+static void key(const char *name, int type) {
+    put_string(name);
+    put_int((uint64_t)type, 4);
+    w.n_keys++;
+}
+
+static void key_int(const char *name, int type, uint64_t v, int bytes) {
+    key(name, type);
+    put_int(v, bytes);
+}
+
+static void key_string(const char *name, const char *s) {
+    key(name, MODEL_FILE_STRING);
+    put_string(s);
+}
+
+static void key_float(const char *name, float f) {
+    key(name, MODEL_FILE_F32);
+    put(&f, 4);
+}
+
+static void key_array(const char *name, int element, uint64_t n) {
+    key(name, MODEL_FILE_ARRAY);
+    put_int((uint64_t)element, 4);
+    put_int(n, 8);
+}
+
+static void begin(int version) {
+    memset(&w, 0, sizeof w);
+    w.align = 32;
+    put("GGUF", 4);
+    put_int((uint64_t)version, 4);
+    put(NULL, 16);
+}
+
+static void tensor(const char *name, int type, int n_dims, const uint64_t *dims, const void *data,
+                   size_t size) {
+    size_t i = w.n_tensors++;
+    if (i >= 128) abort();
+    snprintf(w.tensors[i].name, sizeof w.tensors[i].name, "%s", name);
+    w.tensors[i].type = type, w.tensors[i].n_dims = n_dims;
+    memcpy(w.tensors[i].dims, dims, (size_t)n_dims * sizeof *dims);
+    w.tensors[i].data = data, w.tensors[i].size = size;
+}
+
+/* Tensor infos and data.  The file is w.bytes[w.n]. */
+static void end(void) {
+    size_t offset = 0, n;
+    for (size_t i = 0; i < w.n_tensors; i++) {
+        put_string(w.tensors[i].name);
+        put_int((uint64_t)w.tensors[i].n_dims, 4);
+        for (int d = w.tensors[i].n_dims - 1; d >= 0; d--) put_int(w.tensors[i].dims[d], 8);
+        put_int((uint64_t)w.tensors[i].type, 4);
+        put_int(offset, 8);
+        offset = (offset + w.tensors[i].size + w.align - 1) / w.align * w.align;
+    }
+    put(NULL, (w.align - w.n % w.align) % w.align);
+    for (size_t i = 0; i < w.n_tensors; i++) {
+        put(w.tensors[i].data, w.tensors[i].size);
+        put(NULL, (w.align - w.n % w.align) % w.align);
+    }
+    n = w.n;
+    w.n = 8;
+    put_int(w.n_tensors, 8);
+    put_int(w.n_keys, 8);
+    w.n = n;
+}
+
+/* Everything in the file but the key `without`, and tensors from `first` to before `last`. */
+static void copy_keys(const model_file *file, const char *without) {
+    model_file_value v;
+    for (size_t i = 0; model_file_metadata(file, i, &v); i++) {
+        if (strlen(without) == v.key.length && memcmp(without, v.key.text, v.key.length) == 0)
+            continue;
+        put_int(v.key.length, 8);
+        put(v.key.text, v.key.length);
+        put_int((uint64_t)v.type, 4);
+        if (v.type == MODEL_FILE_ARRAY) {
+            put_int((uint64_t)v.element, 4);
+            put_int(v.n, 8);
+        }
+        put(v.data, v.bytes);
+        w.n_keys++;
+    }
+}
+
+static void copy_tensors(const model_file *file, size_t first, size_t last, const char *without) {
+    model_file_stored_tensor t;
+    for (size_t i = first; i < last && model_file_stored(file, i, &t); i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%.*s", (int)t.name.length, t.name.text);
+        if (strcmp(name, without) != 0)
+            tensor(name, t.gguf_type, t.n_dims, t.dims, t.data, t.bytes);
+    }
+}
+
+/* ---- opening ---- */
+
+/* A block of exactly n bytes, as aligned as a mapped file. */
+typedef struct block {
+    void *base;
+    unsigned char *data;
+} block;
+
+static block exact(const void *data, size_t n) {
+    block b;
+    b.base = malloc(n + 64);
+    size_t shift = 64 - (uintptr_t)b.base % 64;
+    free(b.base);
+    b.base =
+        malloc(n + shift); /* most likely at the same place; else less aligned, and right anyway */
+    if (!b.base) abort();
+    b.data = (unsigned char *)b.base + shift;
+    memcpy(b.data, data, n);
+    return b;
+}
+
+/* Binds and runs a few tokens; logits of the last, if not NULL.  0 with an error if it does not. */
+static int runs(const model_file *file, float *logits, int full_precision,
+                transformer_error *error) {
+    const transformer_config *c = model_file_config(file);
+    transformer_options options;
+    int32_t tokens[3] = {1, 0, 2};
+    int ok = 0, n = c->context < 3 ? c->context : 3;
+    memset(&options, 0, sizeof options);
+    options.context = options.batch = n;
+    options.full_precision = full_precision;
+    if (c->vocab_size < 3) tokens[0] = tokens[2] = 0;
+    float *row = (float *)malloc((size_t)c->vocab_size * sizeof *row);
+    transformer_model *model = transformer_model_new(c, &options, error);
+    if (row && model && model_file_bind(file, model, error) == TRANSFORMER_OK) {
+        transformer_state *state = transformer_state_new(model, &options, error);
+        transformer_workspace *work = transformer_workspace_new(model, &options, error);
+        ok = state && work && !transformer_forward(model, work, state, tokens, n, row);
+        transformer_free(work), transformer_free(state);
+    }
+    if (ok && logits) memcpy(logits, row, (size_t)c->vocab_size * sizeof *row);
+    transformer_free(model);
+    free(row);
+    return ok;
+}
+
+/* Must be refused, with both words in the error. */
+static void must_fail(const void *data, size_t n, const char *what, const char *word,
+                      const char *word2) {
+    transformer_error error;
+    block b = exact(data, n);
+    model_file *file = model_file_open_memory(b.data, n, NULL, &error);
+    check(!file && error.status && strstr(error.text, word) && strstr(error.text, word2), what,
+          file ? "was opened" : error.text);
+    model_file_close(file);
+    check(n_live == 0, "no leak", what);
+    free(b.base);
+}
+
+/* Must be refused with the file's name, or work. */
+static void must_survive(const void *data, size_t n, const char *what) {
+    transformer_error error;
+    block b = exact(data, n);
+    peak_bytes = live_bytes;
+    model_file *file = model_file_open_memory(b.data, n, NULL, &error);
+    check(peak_bytes <= 2 * n + (1 << 20), "memory", what);
+    if (file) check(runs(file, NULL, 1, &error), what, error.text);
+    else check(error.status && strncmp(error.text, "memory: ", 8) == 0, what, error.text);
+    model_file_close(file);
+    check(n_live == 0, "no leak", what);
+    free(b.base);
+}
+
+static model_file *open_or_die(const void *data, size_t n) {
+    transformer_error error;
+    model_file *file = model_file_open_memory(data, n, NULL, &error);
+    check(file != NULL, "opens", error.text);
+    if (!file) exit(test_finish());
+    return file;
+}
+
+/* ---- metadata ---- */
+
+static int same(model_file_string s, const char *text) {
+    return s.length == strlen(text) && memcmp(s.text, text, s.length) == 0;
+}
+
+static void test_values(int version) {
+    static const struct {
+        const char *key;
+        int type, bytes;
+        uint64_t bits;
+        int64_t value;
+    } ints[] = {{"u8", MODEL_FILE_U8, 1, 200, 200},
+                {"i8", MODEL_FILE_I8, 1, 200, -56},
+                {"u16", MODEL_FILE_U16, 2, 60000, 60000},
+                {"i16", MODEL_FILE_I16, 2, 60000, -5536},
+                {"u32", MODEL_FILE_U32, 4, 4000000000u, 4000000000},
+                {"i32", MODEL_FILE_I32, 4, 4000000000u, -294967296},
+                {"bool", MODEL_FILE_BOOL, 1, 1, 1},
+                {"u64", MODEL_FILE_U64, 8, (uint64_t)1 << 62, (int64_t)1 << 62},
+                {"i64", MODEL_FILE_I64, 8, (uint64_t)-5, -5},
+                {"i64 least", MODEL_FILE_I64, 8, (uint64_t)1 << 63, INT64_MIN}};
+    const uint64_t dims[4] = {2, 3, 5, 4};
+    const double pi = 3.14159265358979;
+    model_file_options look = {0};
+    transformer_error error;
+    model_file_value v;
+    model_file_string s;
+    model_file_stored_tensor t;
+    double d = 0;
+    int64_t i64 = 0;
+    size_t i, at = 0;
+    look.only_look = 1;
+    begin(version);
+    w.align = 64;
+    key_string("general.architecture", "of no one's");
+    for (i = 0; i < sizeof ints / sizeof *ints; i++)
+        key_int(ints[i].key, ints[i].type, ints[i].bits, ints[i].bytes);
+    key_int("u64 most", MODEL_FILE_U64, UINT64_MAX, 8);
+    key_float("f32", 1.5f);
+    key("f64", MODEL_FILE_F64), put(&pi, 8);
+    key_array("strings", MODEL_FILE_STRING, 3);
+    put_string("one"), put_string(""), put_string("three");
+    key_array("empty", MODEL_FILE_U16, 0);
+    key_array("shorts", MODEL_FILE_I16, 3);
+    put_int(7, 2), put_int(0xffff, 2), put_int(9, 2);
+    key_array("nested", MODEL_FILE_ARRAY, 2);
+    put_int(MODEL_FILE_U8, 4), put_int(3, 8), put_int(0x030201, 3);
+    put_int(MODEL_FILE_STRING, 4), put_int(1, 8), put_string("x");
+    key_int("general.alignment", MODEL_FILE_U32, 64, 4);
+    tensor("b", 0, 4, dims, NULL, 480);
+    tensor("a", 14, 1, (const uint64_t[]){256}, NULL, 210);
+    tensor("c", 27, 1, dims, NULL, 16);
+    end();
+    block b = exact(w.bytes, w.n);
+    model_file *file = model_file_open_memory(b.data, w.n, &look, &error);
+    check(file != NULL, "opens", error.text);
+    if (!file) return;
+    const model_file_info *info = model_file_get_info(file);
+    CHECK(strcmp(info->format, "GGUF") == 0 && strcmp(info->family, "of no one's") == 0);
+    CHECK(info->n_metadata == w.n_keys && info->n_stored == 3 && info->n_tensors == 0);
+    for (i = 0; i < sizeof ints / sizeof *ints; i++) {
+        CHECK(model_file_find(file, ints[i].key, &v) && v.type == ints[i].type && v.n == 1);
+        CHECK(model_file_int(&v, 0, &i64) && i64 == ints[i].value);
+        CHECK(!model_file_int(&v, 1, &i64));
+        CHECK(model_file_float(&v, 0, &d) == (ints[i].type != MODEL_FILE_BOOL));
+        CHECK(ints[i].type == MODEL_FILE_BOOL || d == (double)ints[i].value);
+        CHECK(!model_file_next_string(&v, &at, &s));
+    }
+    CHECK(model_file_find(file, "u64 most", &v) && !model_file_int(&v, 0, &i64));
+    CHECK(model_file_find(file, "f32", &v) && model_file_float(&v, 0, &d) && d == 1.5);
+    CHECK(!model_file_int(&v, 0, &i64));
+    CHECK(model_file_find(file, "f64", &v) && model_file_float(&v, 0, &d) && d == pi);
+    CHECK(model_file_find(file, "general.architecture", &v) && v.element == MODEL_FILE_STRING);
+    CHECK(model_file_next_string(&v, &at, &s) && same(s, "of no one's"));
+    CHECK(!model_file_next_string(&v, &at, &s));
+    CHECK(model_file_find(file, "strings", &v) && v.n == 3 && v.type == MODEL_FILE_ARRAY);
+    at = 0;
+    CHECK(model_file_next_string(&v, &at, &s) && same(s, "one"));
+    CHECK(model_file_next_string(&v, &at, &s) && same(s, ""));
+    CHECK(model_file_next_string(&v, &at, &s) && same(s, "three"));
+    CHECK(!model_file_next_string(&v, &at, &s) && !model_file_int(&v, 0, &i64));
+    CHECK(model_file_find(file, "empty", &v) && v.n == 0 && !model_file_int(&v, 0, &i64));
+    CHECK(model_file_find(file, "shorts", &v) && v.n == 3 && v.bytes == 6);
+    CHECK(model_file_int(&v, 1, &i64) && i64 == -1 && model_file_int(&v, 2, &i64) && i64 == 9);
+    CHECK(model_file_find(file, "nested", &v) && v.n == 2 && v.element == MODEL_FILE_ARRAY);
+    CHECK(v.bytes == 12 + 3 + 12 + 9 && !model_file_int(&v, 0, &i64));
+    CHECK(!model_file_find(file, "no such", &v) && !model_file_find(NULL, "u8", &v));
+    CHECK(!model_file_metadata(file, info->n_metadata, &v) && !model_file_metadata(NULL, 0, &v));
+    CHECK(model_file_stored(file, 0, &t) && same(t.name, "a") && strcmp(t.type, "Q6_K") == 0);
+    CHECK(t.gguf_type == 14 && t.bytes == 210 && t.n_dims == 1 && t.dims[0] == 256);
+    CHECK(model_file_stored(file, 1, &t) && same(t.name, "b") && t.n_dims == 4 && t.bytes == 480);
+    CHECK(memcmp(t.dims, dims, sizeof dims) == 0 && t.dtype == TRANSFORMER_F32);
+    CHECK(model_file_stored(file, 2, &t) && strcmp(t.type, "I64") == 0 && t.dtype == -1);
+    CHECK(!model_file_stored(file, 3, &t));
+    CHECK(model_file_bind(file, NULL, NULL) == TRANSFORMER_ARGUMENT);
+    CHECK(!model_file_tensor(file, TRANSFORMER_EMBEDDING, 0));
+    model_file_close(file);
+    free(b.base);
+    must_fail(w.bytes, w.n, "an unknown architecture", "general.architecture", "of no one's");
+    CHECK(n_live == 0);
+    GROUP("metadata of every type, version %d", version);
+}
+
+/* ---- the header ---- */
+
+static void test_headers(void) {
+    static const uint32_t versions[] = {0, 1, 4, 0xffffffffu, 0x03000000u, 0x02000000u};
+    const uint64_t dims[1] = {8};
+    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
+        begin((int)versions[i]);
+        end();
+        must_fail(w.bytes, w.n, "version", i < 4 ? "GGUF version" : "big-endian", "memory");
+    }
+    begin(3);
+    end();
+    must_fail(w.bytes, w.n, "no keys", "general.architecture is missing", "");
+    begin(3);
+    key_string("general.architecture", "llama"), key_string("general.architecture", "llama");
+    end();
+    must_fail(w.bytes, w.n, "a key twice", "general.architecture is there twice", "");
+    begin(3);
+    key_int("general.architecture", MODEL_FILE_U32, 1, 4);
+    end();
+    must_fail(w.bytes, w.n, "no string", "general.architecture", "string");
+    for (int align = 0; align <= 48; align += 24) {
+        begin(3);
+        key_int("general.alignment", MODEL_FILE_U32, (uint64_t)align, 4);
+        end();
+        must_fail(w.bytes, w.n, "alignment", "general.alignment", "power of two");
+    }
+    begin(3);
+    tensor("x", 0, 1, dims, NULL, 32), tensor("x", 0, 1, dims, NULL, 32);
+    end();
+    must_fail(w.bytes, w.n, "a tensor twice", "'x'", "twice");
+    begin(3);
+    tensor("x", 36, 1, dims, NULL, 32);
+    end();
+    must_fail(w.bytes, w.n, "a type that is not there", "'x'", "36");
+    begin(3);
+    tensor("x", 2, 1, dims, NULL, 32);
+    end();
+    must_fail(w.bytes, w.n, "part of a block", "'x'", "whole blocks");
+    begin(3);
+    w.align = 1;
+    tensor("w", 0, 1, dims, NULL, 33), tensor("x", 0, 1, dims, NULL, 32);
+    end();
+    must_fail(w.bytes, w.n, "offset", "'x'", "general.alignment");
+    begin(3);
+    key_array("deep", MODEL_FILE_ARRAY, 1);
+    for (int i = 0; i < 9; i++) put_int(MODEL_FILE_ARRAY, 4), put_int(1, 8);
+    put_int(MODEL_FILE_U8, 4), put_int(0, 8);
+    end();
+    must_fail(w.bytes, w.n, "nesting", "'deep'", "too deeply");
+    must_fail("GGUF", 4, "a stub", "header", "ends");
+    CHECK(!model_file_open_memory(NULL, 5, NULL, NULL));
+    CHECK(!model_file_open_memory("GGUF", 0, NULL, NULL));
+    GROUP("headers");
+}
+
+/* ---- changes to a good model ---- */
+
+static char *good; /* tests/gguf/llama.gguf */
+static size_t n_good;
+
+/* The good model without a key and a tensor, open for more keys. */
+static void change(const char *without, const char *without_tensor) {
+    model_file *file = open_or_die(good, n_good);
+    begin(3);
+    copy_keys(file, without);
+    copy_tensors(file, 0, SIZE_MAX, without_tensor);
+    model_file_close(file);
+}
+
+static void test_keys(void) {
+    static const char *const required[] = {
+        "llama.block_count",          "llama.context_length",
+        "llama.embedding_length",     "llama.feed_forward_length",
+        "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon",
+        "general.architecture"};
+    static const char *const refused[] = {
+        "llama.attention.sliding_window", "llama.expert_count", "llama.new_thing",
+        "llama.attention.scale",          "llama.logit_scale",  "llama.rope.dimension_sections"};
+    static float before[256], after[256];
+    transformer_error error;
+    size_t i;
+    model_file *file = open_or_die(good, n_good);
+    CHECK(runs(file, before, 0, &error));
+    const transformer_config c = *model_file_config(file);
+    model_file_close(file);
+    for (i = 0; i < sizeof required / sizeof *required; i++) {
+        change(required[i], "");
+        end();
+        must_fail(w.bytes, w.n, required[i], required[i], "missing");
+        change(required[i], "");
+        key_array(required[i], MODEL_FILE_F32, 0);
+        end();
+        must_fail(w.bytes, w.n, required[i], required[i], "");
+    }
+    for (i = 0; i < sizeof refused / sizeof *refused; i++) {
+        change("", "");
+        key_int(refused[i], MODEL_FILE_U32, 2, 4);
+        end();
+        must_fail(w.bytes, w.n, refused[i], refused[i], "not supported");
+    }
+    change("", ""); /* said with what changes nothing */
+    key_int("llama.expert_count", MODEL_FILE_U32, 0, 4);
+    key_int("llama.attention.causal", MODEL_FILE_BOOL, 1, 1);
+    key_int("other.new_thing", MODEL_FILE_U32, 9, 4);
+    end();
+    must_survive(w.bytes, w.n, "harmless keys");
+    file = open_or_die(w.bytes, w.n);
+    CHECK(runs(file, after, 0, &error));
+    CHECK(memcmp(before, after, (size_t)c.vocab_size * sizeof *after) == 0);
+    model_file_close(file);
+    /* a list with the same number for each layer is that number; other lists do not fit the tensors */
+    change("llama.feed_forward_length", "");
+    key_array("llama.feed_forward_length", MODEL_FILE_I32, (uint64_t)c.n_layers);
+    for (int l = 0; l < c.n_layers; l++) put_int((uint64_t)c.mlp_dim, 4);
+    end();
+    file = open_or_die(w.bytes, w.n);
+    CHECK(runs(file, after, 0, &error));
+    CHECK(memcmp(before, after, (size_t)c.vocab_size * sizeof *after) == 0);
+    model_file_close(file);
+    change("llama.feed_forward_length", "");
+    key_array("llama.feed_forward_length", MODEL_FILE_I32, (uint64_t)c.n_layers);
+    for (int l = 0; l < c.n_layers; l++) put_int((uint64_t)(c.mlp_dim - l), 4);
+    end();
+    must_fail(w.bytes, w.n, "a list", "blk.1.ffn_", "shape");
+    change("llama.feed_forward_length", "");
+    key_array("llama.feed_forward_length", MODEL_FILE_I32, 1);
+    put_int((uint64_t)c.mlp_dim, 4);
+    end();
+    must_fail(w.bytes, w.n, "a short list", "llama.feed_forward_length", "each layer");
+    change("", "blk.1.ffn_down.weight");
+    end();
+    must_fail(w.bytes, w.n, "a tensor is missing", "blk.1.ffn_down.weight", "missing");
+    change("", "token_embd.weight");
+    end();
+    must_fail(w.bytes, w.n, "no embedding", "token_embd.weight", "missing");
+    change("", "");
+    tensor("blk.0.ffn_gate_exps.weight", 0, 1, (const uint64_t[]){4}, NULL, 16);
+    end();
+    must_fail(w.bytes, w.n, "a tensor too many", "blk.0.ffn_gate_exps.weight", "llama");
+    GROUP("keys and tensors that are missing, or not understood");
+}
+
+/* ---- split files ---- */
+
+static char dir[256];
+
+static const char *path_of(const char *name) {
+    static char path[400];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return path;
+}
+
+static void write_part(const char *name) {
+    unlink(path_of(name));
+    FILE *f = fopen(path_of(name), "wb");
+    if (!f || fwrite(w.bytes, 1, w.n, f) != w.n || fclose(f) != 0) {
+        fprintf(stderr, "cannot write %s\n", path_of(name));
+        exit(1);
+    }
+}
+
+/* Part no of 3 with the given numbers in it. */
+static void make_part(int no, int said_no, int said_count, int said_tensors) {
+    static const size_t cut[] = {0, 3, 11, SIZE_MAX};
+    char name[40];
+    model_file *file = open_or_die(good, n_good);
+    begin(3);
+    if (no == 0) copy_keys(file, "");
+    key_int("split.no", MODEL_FILE_U16, (uint64_t)said_no, 2);
+    key_int("split.count", MODEL_FILE_U16, (uint64_t)said_count, 2);
+    key_int("split.tensors.count", MODEL_FILE_I32,
+            said_tensors ? (uint64_t)said_tensors : model_file_get_info(file)->n_stored, 4);
+    copy_tensors(file, cut[no], cut[no + 1], "");
+    end();
+    model_file_close(file);
+    snprintf(name, sizeof name, "m-%05d-of-00003.gguf", no + 1);
+    write_part(name);
+}
+
+static void split_fails(const char *what, const char *word, const char *word2) {
+    transformer_error error;
+    model_file *file = model_file_open(path_of("m-00001-of-00003.gguf"), NULL, &error);
+    check(!file && strstr(error.text, word) && strstr(error.text, word2), what, error.text);
+    model_file_close(file);
+    CHECK(n_live == 0);
+}
+
+static void test_split(void) {
+    static float one[256], three[256];
+    static const char *const names[] = {"m-00001-of-00003.gguf", "m-00002-of-00003.gguf",
+                                        "m-00003-of-00003.gguf"};
+    char from[400];
+    transformer_error error;
+    model_file *file = open_or_die(good, n_good);
+    size_t row = (size_t)model_file_config(file)->vocab_size * sizeof(float);
+    CHECK(runs(file, one, 0, &error));
+    model_file_close(file);
+    for (int i = 0; i < 3; i++) make_part(i, i, 3, 0);
+    for (int i = 0; i < 3; i++) {
+        file = model_file_open(path_of(names[i]), NULL, &error);
+        check(file && runs(file, three, 0, &error), names[i], error.text);
+        CHECK(memcmp(one, three, row) == 0);
+        CHECK(file && model_file_get_info(file)->copied_bytes == 0);
+        model_file_close(file);
+    }
+    make_part(1, 2, 3, 0);
+    split_fails("wrong number", "m-00002-of-00003.gguf", "split.no");
+    make_part(1, 1, 4, 0);
+    split_fails("wrong count", "m-00002-of-00003.gguf", "split.count");
+    make_part(1, 1, 3, 0);
+    make_part(0, 0, 3, 5);
+    split_fails("wrong number of tensors", "split.tensors.count", "5");
+    make_part(0, 0, 3, 0);
+    snprintf(from, sizeof from, "%s", path_of(names[0]));
+    rename(from, path_of("alone.gguf"));
+    file = model_file_open(path_of("alone.gguf"), NULL, &error);
+    check(!file && strstr(error.text, "split.count"), "a part under another name", error.text);
+    split_fails("a part is missing", "m-00001-of-00003.gguf", "opened");
+    make_part(0, 0, 3, 0);
+    unlink(path_of(names[1]));
+    split_fails("a part is missing", "m-00002-of-00003.gguf", "opened");
+    for (int i = 0; i < 3; i++) unlink(path_of(names[i]));
+    unlink(path_of("alone.gguf"));
+    GROUP("split files");
+}
+
+/* ---- spoilt files ---- */
+
+enum { MAX_FIELDS = 4096 };
+
+typedef struct fields {
+    size_t at[MAX_FIELDS], n, header;
+} fields;
+
+/* Where the header's 4- and 8-byte fields start: a reader of its own, for good files only. */
+static uint64_t field(const unsigned char *p, size_t *at, int bytes, fields *f) {
+    uint64_t v = 0;
+    for (int i = bytes - 1; i >= 0; i--) v = v << 8 | p[*at + (size_t)i];
+    if (f->n < MAX_FIELDS) f->at[f->n++] = *at;
+    *at += (size_t)bytes;
+    return v;
+}
+
+static void find_fields(const unsigned char *p, fields *f) {
+    static const unsigned char sizes[13] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    size_t at = 0;
+    f->n = 0;
+    field(p, &at, 4, f), field(p, &at, 4, f);
+    uint64_t n_tensors = field(p, &at, 8, f), n_keys = field(p, &at, 8, f);
+    for (uint64_t i = 0; i < n_keys; i++) {
+        size_t length = (size_t)field(p, &at, 8, f);
+        at += length;
+        uint64_t type = field(p, &at, 4, f), n = 1;
+        if (type == 9) type = field(p, &at, 4, f), n = field(p, &at, 8, f);
+        if (n > 1 && sizes[type]) {
+            field(p, &at, sizes[type], f);
+            at += (size_t)(n - 1) * sizes[type];
+        }
+        for (uint64_t k = 0; n == 1 && sizes[type] && k < n; k++) field(p, &at, sizes[type], f);
+        for (uint64_t k = 0; type == 8 && k < n; k++) {
+            size_t text = (size_t)field(p, &at, 8, f);
+            at += text;
+        }
+    }
+    for (uint64_t i = 0; i < n_tensors; i++) {
+        size_t length = (size_t)field(p, &at, 8, f);
+        at += length;
+        uint64_t n_dims = field(p, &at, 4, f);
+        for (uint64_t d = 0; d < n_dims; d++) field(p, &at, 8, f);
+        field(p, &at, 4, f), field(p, &at, 8, f);
+    }
+    f->header = at;
+}
+
+static const uint64_t extremes[] = {0,
+                                    1,
+                                    UINT64_MAX,
+                                    0x7fffffffu,
+                                    0x80000000u,
+                                    0xffffffffu,
+                                    (uint64_t)1 << 61,
+                                    (uint64_t)1 << 63,
+                                    UINT64_MAX - 1};
+
+static void spoil(const char *name) {
+    static fields f;
+    char path[300];
+    size_t n, i;
+    snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
+    char *image = test_read_file(path, &n);
+    check(image != NULL, name, "cannot be read");
+    if (!image) return;
+    find_fields((const unsigned char *)image, &f);
+    for (i = 1; i < n; i += i < f.header + 64 ? 1 : 509) must_survive(image, i, name);
+    for (i = n - 40; i < n; i++) must_survive(image, i, name);
+    for (i = 0; i < f.n; i++)
+        for (size_t k = 0; k < 2 * sizeof extremes / sizeof *extremes; k++) {
+            size_t bytes = k & 1 ? 8 : 4;
+            char kept[8], what[120];
+            memcpy(kept, image + f.at[i], 8);
+            memcpy(image + f.at[i], &extremes[k / 2], bytes);
+            snprintf(what, sizeof what, "%s, byte %lu = 0x%llx (%d bytes)", name,
+                     (unsigned long)f.at[i], (unsigned long long)extremes[k / 2], (int)bytes);
+            must_survive(image, n, what);
+            memcpy(image + f.at[i], kept, 8);
+        }
+    free(image);
+}
+
+/* Every allocation fails in turn: no model, no leak. */
+static void starve(const char *name) {
+    transformer_error error;
+    char path[300];
+    model_file *file = NULL;
+    long k;
+    snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
+    for (k = 0; k < 100 && !file; k++) {
+        n_allocations = 0;
+        fail_at = k;
+        file = model_file_open(path, NULL, &error);
+        fail_at = -1;
+        if (!file) check(error.status == TRANSFORMER_MEMORY && n_live == 0, name, error.text);
+    }
+    CHECK(file && k > 4);
+    model_file_close(file);
+    CHECK(n_live == 0);
+}
+
+static void test_spoilt(void) {
+    char *index = test_read_file("tests/gguf/index.txt", NULL), *line;
+    int n = 0;
+    for (line = index ? strtok(index, "\n") : NULL; line; line = strtok(NULL, "\n"), n++) {
+        line[strcspn(line, " ")] = 0;
+        spoil(line);
+        starve(line);
+    }
+    CHECK(n > 40);
+    free(index);
+    GROUP("every truncation, field and allocation of %d files", n);
+}
+
+int main(void) {
+    const char *tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof dir, "%s/gguf.XXXXXX", tmp ? tmp : "/tmp");
+    good = test_read_file("tests/gguf/llama.gguf", &n_good);
+    if (!good || !mkdtemp(dir)) {
+        fprintf(stderr, "tests/gguf/llama.gguf cannot be read (run from the project's root)\n");
+        return 1;
+    }
+    test_values(2);
+    test_values(3);
+    test_headers();
+    test_keys();
+    test_split();
+    test_spoilt();
+    rmdir(dir);
+    free(good);
+    return test_finish();
+}

@@ -17,7 +17,8 @@
  *              model.safetensors.index.json; F32, F16 and BF16 weights of the families in the table
  *              under >>families.
  *            - a GGUF file, version 2 or 3, or all parts of a split one (name any of them), of the
- *              architectures in the table under >>gguf; from a path or from memory.
+ *              architectures in the table under >>gguf, with weights of any transformer_dtype; from
+ *              a path or from memory.
  *            - a llama2.c checkpoint (.bin), version 0, 1 or 2.
  * MEMORY     Files are mapped where the system can (else read into memory) and tensors are used
  *            where they lie.  Three things are copied, once, in the type they have: matrices stored
@@ -1797,30 +1798,30 @@ static const struct {
                  {"U8", 1, 1, -1, -1},
                  {"BOOL", 1, 1, -1, -1},
                  {"C64", 1, 8, -1, -1},
-                 {"Q4_0", 32, 18, 2, -1},
-                 {"Q4_1", 32, 20, 3, -1},
-                 {"Q5_0", 32, 22, 6, -1},
-                 {"Q5_1", 32, 24, 7, -1},
-                 {"Q8_0", 32, 34, 8, -1},
+                 {"Q4_0", 32, 18, 2, TRANSFORMER_Q4_0},
+                 {"Q4_1", 32, 20, 3, TRANSFORMER_Q4_1},
+                 {"Q5_0", 32, 22, 6, TRANSFORMER_Q5_0},
+                 {"Q5_1", 32, 24, 7, TRANSFORMER_Q5_1},
+                 {"Q8_0", 32, 34, 8, TRANSFORMER_Q8_0},
                  {"Q8_1", 32, 36, 9, -1},
-                 {"Q2_K", 256, 84, 10, -1},
-                 {"Q3_K", 256, 110, 11, -1},
-                 {"Q4_K", 256, 144, 12, -1},
-                 {"Q5_K", 256, 176, 13, -1},
-                 {"Q6_K", 256, 210, 14, -1},
+                 {"Q2_K", 256, 84, 10, TRANSFORMER_Q2_K},
+                 {"Q3_K", 256, 110, 11, TRANSFORMER_Q3_K},
+                 {"Q4_K", 256, 144, 12, TRANSFORMER_Q4_K},
+                 {"Q5_K", 256, 176, 13, TRANSFORMER_Q5_K},
+                 {"Q6_K", 256, 210, 14, TRANSFORMER_Q6_K},
                  {"Q8_K", 256, 292, 15, -1},
                  {"IQ2_XXS", 256, 66, 16, -1},
                  {"IQ2_XS", 256, 74, 17, -1},
                  {"IQ3_XXS", 256, 98, 18, -1},
                  {"IQ1_S", 256, 50, 19, -1},
-                 {"IQ4_NL", 32, 18, 20, -1},
+                 {"IQ4_NL", 32, 18, 20, TRANSFORMER_IQ4_NL},
                  {"IQ3_S", 256, 110, 21, -1},
                  {"IQ2_S", 256, 82, 22, -1},
-                 {"IQ4_XS", 256, 136, 23, -1},
+                 {"IQ4_XS", 256, 136, 23, TRANSFORMER_IQ4_XS},
                  {"IQ1_M", 256, 56, 29, -1},
-                 {"TQ1_0", 256, 54, 34, -1},
-                 {"TQ2_0", 256, 66, 35, -1},
-                 {"MXFP4", 32, 17, 39, -1}};
+                 {"TQ1_0", 256, 54, 34, TRANSFORMER_TQ1_0},
+                 {"TQ2_0", 256, 66, 35, TRANSFORMER_TQ2_0},
+                 {"MXFP4", 32, 17, 39, TRANSFORMER_MXFP4}};
 
 enum { MFI_N_TYPES = (int)(sizeof mfi_types / sizeof *mfi_types) };
 

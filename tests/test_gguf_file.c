@@ -69,7 +69,7 @@ static void check(int ok, const char *what, const char *more) {
 /* ---- writing GGUF ---- */
 
 typedef struct writer {
-    unsigned char bytes[1 << 18];
+    unsigned char bytes[1 << 21];
     size_t n, n_keys, n_tensors;
     size_t align;
     struct {
@@ -523,6 +523,146 @@ static void test_keys(void) {
     GROUP("keys and tensors that are missing, or not understood");
 }
 
+/* ---- types of weights ---- */
+
+/* Where a block has its scale, and its minimum's (-1: none): they are set to sane values, the rest is random. */
+static const struct {
+    int type, scale, minimum;
+} runnable[] = {
+    {TRANSFORMER_F32, -1, -1},   {TRANSFORMER_F16, -1, -1},   {TRANSFORMER_BF16, -1, -1},
+    {TRANSFORMER_Q4_0, 0, -1},   {TRANSFORMER_Q4_1, 0, 2},    {TRANSFORMER_Q5_0, 0, -1},
+    {TRANSFORMER_Q5_1, 0, 2},    {TRANSFORMER_Q8_0, 0, -1},   {TRANSFORMER_Q2_K, 80, 82},
+    {TRANSFORMER_Q3_K, 108, -1}, {TRANSFORMER_Q4_K, 0, 2},    {TRANSFORMER_Q5_K, 0, 2},
+    {TRANSFORMER_Q6_K, 208, -1}, {TRANSFORMER_IQ4_NL, 0, -1}, {TRANSFORMER_IQ4_XS, 0, -1},
+    {TRANSFORMER_MXFP4, 0, -1},  {TRANSFORMER_TQ1_0, 52, -1}, {TRANSFORMER_TQ2_0, 64, -1}};
+enum { N_RUNNABLE = (int)(sizeof runnable / sizeof *runnable), DIM = 256, TYPES_VOCAB = 9 };
+
+static void test_types(void) {
+    static const int others[] = {9, 15, 16, 17, 18, 19, 21, 22, 24, 25, 26, 27, 28, 29};
+    const uint64_t dims[2] = {2, DIM};
+    static unsigned char zeros[2 * DIM * 8];
+    model_file_options look = {0};
+    transformer_error error;
+    model_file_stored_tensor t;
+    look.only_look = 1;
+    for (size_t i = 0; i < N_RUNNABLE + sizeof others / sizeof *others; i++) {
+        int type = i < N_RUNNABLE ? runnable[i].type : others[i - N_RUNNABLE];
+        begin(3);
+        tensor("x", type, 2, dims, zeros, sizeof zeros);
+        end();
+        model_file *file = model_file_open_memory(w.bytes, w.n, &look, &error);
+        check(file && model_file_stored(file, 0, &t) && t.gguf_type == type, "type", error.text);
+        if (!file) continue;
+        CHECK(t.dtype == (i < N_RUNNABLE ? type : -1)); /* both have GGUF's numbers */
+        CHECK(strcmp(t.type, transformer_dtype_name(type)) == 0);
+        CHECK(i >= N_RUNNABLE || t.bytes == 2 * transformer_row_size(type, DIM));
+        model_file_close(file);
+    }
+    GROUP("types: names and sizes");
+}
+
+/* Random rows of the type; F32, F16 and BF16 between -0.5 and 0.5, or near 0.2. */
+static void random_rows(int i, uint32_t seed, size_t rows, unsigned char *out) {
+    int type = runnable[i].type;
+    size_t block = transformer_dtype_size(type), n = rows * transformer_row_size(type, DIM);
+    for (size_t b = 0; b < n; b++) out[b] = (unsigned char)(test_hash(seed + (uint32_t)b) >> 9);
+    for (size_t b = 0; b < n; b += block) {
+        float f = test_noise(seed + (uint32_t)b);
+        if (type == TRANSFORMER_F32) memcpy(out + b, &f, 4);
+        else if (type == TRANSFORMER_F16) out[b + 1] = (unsigned char)(0x30 | (out[b + 1] & 0x81));
+        else if (type == TRANSFORMER_BF16) out[b + 1] = (unsigned char)(0x3e | (out[b + 1] & 0x80));
+        else if (type == TRANSFORMER_MXFP4) out[b] = 124;
+        else out[b + (size_t)runnable[i].scale + 1] = (unsigned char)(block > 40 ? 0x0c : 0x20);
+        if (runnable[i].minimum >= 0) out[b + (size_t)runnable[i].minimum + 1] = 0x10;
+    }
+}
+
+/* A Llama of one layer whose matrices are of that type, or the same weights decoded to F32.  The first has queries,
+ * keys and values in one tensor, the second in three. */
+static void types_model(int i, int decoded) {
+    static const struct {
+        const char *name;
+        int rows; /* 0 = a vector */
+    } parts[] = {{"token_embd.weight", TYPES_VOCAB}, {"blk.0.attn_norm.weight", 0},
+                 {"blk.0.attn_q.weight", DIM},       {"blk.0.attn_k.weight", DIM / 2},
+                 {"blk.0.attn_v.weight", DIM / 2},   {"blk.0.attn_output.weight", DIM},
+                 {"blk.0.ffn_norm.weight", 0},       {"blk.0.ffn_gate.weight", DIM},
+                 {"blk.0.ffn_up.weight", DIM},       {"blk.0.ffn_down.weight", DIM},
+                 {"output_norm.weight", 0}};
+    static unsigned char pool[8 * DIM * DIM * 4];
+    static float floats[8 * DIM * DIM], ones[DIM];
+    unsigned char *p = pool;
+    float *f = floats;
+    begin(3);
+    key_string("general.architecture", "llama");
+    key_int("llama.block_count", MODEL_FILE_U32, 1, 4);
+    key_int("llama.context_length", MODEL_FILE_U32, 64, 4);
+    key_int("llama.embedding_length", MODEL_FILE_U32, DIM, 4);
+    key_int("llama.feed_forward_length", MODEL_FILE_U32, DIM, 4);
+    key_int("llama.attention.head_count", MODEL_FILE_U32, 4, 4);
+    key_int("llama.attention.head_count_kv", MODEL_FILE_U32, 2, 4);
+    key_float("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    for (int k = 0; k < DIM; k++) ones[k] = 1 + test_noise((uint32_t)k);
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+        const uint64_t dims[2] = {(uint64_t)parts[k].rows, DIM}, vector[1] = {DIM},
+                       qkv[2] = {2 * DIM, DIM};
+        size_t rows = (size_t)parts[k].rows,
+               size = rows * transformer_row_size(runnable[i].type, DIM);
+        transformer_tensor t;
+        if (rows == 0) {
+            tensor(parts[k].name, 0, 1, vector, ones, sizeof ones);
+            continue;
+        }
+        random_rows(i, (uint32_t)k << 20, rows, p);
+        t.data = p, t.dtype = runnable[i].type, t.rows = parts[k].rows, t.cols = DIM;
+        if (decoded) {
+            CHECK(!transformer_decode(f, &t, 0, t.rows));
+            tensor(parts[k].name, 0, 2, dims, f, rows * DIM * sizeof *f);
+        } else if (k == 2) {
+            tensor("blk.0.attn_qkv.weight", runnable[i].type, 2, qkv, p, 2 * size);
+        } else if (k != 3 && k != 4) {
+            tensor(parts[k].name, runnable[i].type, 2, dims, p, size);
+        }
+        p += size, f += rows * DIM;
+    }
+    end();
+}
+
+static double nmse(const float *a, const float *b, int n) {
+    double error = 0, power = 0;
+    for (int i = 0; i < n; i++) {
+        error += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        power += (double)b[i] * (double)b[i];
+    }
+    return power > 0 && error <= 1e30 ? error / power : 1e30;
+}
+
+static void test_weights(void) {
+    transformer_error error;
+    double worst = 0, worst_fast = 0;
+    for (int i = 0; i < N_RUNNABLE; i++) {
+        float want[TYPES_VOCAB], have[TYPES_VOCAB], fast[TYPES_VOCAB];
+        types_model(i, 1);
+        model_file *file = open_or_die(w.bytes, w.n);
+        CHECK(runs(file, want, 1, &error));
+        model_file_close(file);
+        types_model(i, 0);
+        file = open_or_die(w.bytes, w.n);
+        const char *name = transformer_dtype_name(runnable[i].type);
+        check(runs(file, have, 1, &error) && runs(file, fast, 0, &error), name, error.text);
+        const transformer_tensor *v = model_file_tensor(file, TRANSFORMER_V, 0);
+        CHECK(v && v->dtype == runnable[i].type && v->rows == DIM / 2);
+        CHECK(model_file_get_info(file)->copied_bytes == 0);
+        model_file_close(file);
+        double d = nmse(have, want, TYPES_VOCAB), e = nmse(fast, want, TYPES_VOCAB);
+        check(d <= 1e-9, name, "full precision");
+        check(e <= 1e-2, name, "8-bit activations");
+        worst = d > worst ? d : worst, worst_fast = e > worst_fast ? e : worst_fast;
+    }
+    GROUP("weights of every type: NMSE against decoded ones %.1e, with 8-bit activations %.1e",
+          worst, worst_fast);
+}
+
 /* ---- split files ---- */
 
 static char dir[256];
@@ -560,9 +700,9 @@ static void make_part(int no, int said_no, int said_count, int said_tensors) {
     write_part(name);
 }
 
-static void split_fails(const char *what, const char *word, const char *word2) {
+static void split_fails(const char *name, const char *what, const char *word, const char *word2) {
     transformer_error error;
-    model_file *file = model_file_open(path_of("m-00001-of-00003.gguf"), NULL, &error);
+    model_file *file = model_file_open(path_of(name), NULL, &error);
     check(!file && strstr(error.text, word) && strstr(error.text, word2), what, error.text);
     model_file_close(file);
     CHECK(n_live == 0);
@@ -587,21 +727,21 @@ static void test_split(void) {
         model_file_close(file);
     }
     make_part(1, 2, 3, 0);
-    split_fails("wrong number", "m-00002-of-00003.gguf", "split.no");
+    split_fails(names[0], "wrong number", "m-00002-of-00003.gguf", "split.no");
     make_part(1, 1, 4, 0);
-    split_fails("wrong count", "m-00002-of-00003.gguf", "split.count");
+    split_fails(names[0], "wrong count", "m-00002-of-00003.gguf", "split.count");
     make_part(1, 1, 3, 0);
     make_part(0, 0, 3, 5);
-    split_fails("wrong number of tensors", "split.tensors.count", "5");
+    split_fails(names[0], "wrong number of tensors", "split.tensors.count", "5");
     make_part(0, 0, 3, 0);
     snprintf(from, sizeof from, "%s", path_of(names[0]));
     rename(from, path_of("alone.gguf"));
     file = model_file_open(path_of("alone.gguf"), NULL, &error);
     check(!file && strstr(error.text, "split.count"), "a part under another name", error.text);
-    split_fails("a part is missing", "m-00001-of-00003.gguf", "opened");
+    split_fails("m-00003-of-00003.gguf", "the first is missing", "m-00001-of-00003.gguf", "opened");
     make_part(0, 0, 3, 0);
     unlink(path_of(names[1]));
-    split_fails("a part is missing", "m-00002-of-00003.gguf", "opened");
+    split_fails(names[0], "the second is missing", "m-00002-of-00003.gguf", "opened");
     for (int i = 0; i < 3; i++) unlink(path_of(names[i]));
     unlink(path_of("alone.gguf"));
     GROUP("split files");
@@ -734,6 +874,8 @@ int main(void) {
     test_values(3);
     test_headers();
     test_keys();
+    test_types();
+    test_weights();
     test_split();
     test_spoilt();
     rmdir(dir);

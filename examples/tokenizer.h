@@ -531,12 +531,13 @@ enum {
 };
 
 typedef struct tki_regex {
-    unsigned char ascii[128];    /* class of each */
+    unsigned char bytes[256];    /* class of each ASCII character, or of each byte */
     uint16_t *pages;             /* [0x1100]: page of each 256 characters */
     unsigned char *page_classes; /* [256] each */
     uint16_t *table;             /* [states][classes + 1]: state << 1 | a match ends here; the last
                                  * column is for the end of the text */
     int n_classes, start;
+    int by_byte; /* it sees bytes, as GPT-2 writes them, not characters */
 } tki_regex;
 
 typedef struct tki_set { /* of characters: ranges, each first and last */
@@ -1153,7 +1154,7 @@ static int tki_classify(tki_compiler *c, tki_regex *regex, unsigned char *set_of
             }
             last_mask = mask;
         }
-        if (x < 128) regex->ascii[x] = (unsigned char)present;
+        if (x < 128) regex->bytes[x] = (unsigned char)present;
         page[x & 255] = (unsigned char)present;
         if ((x & 255) != 255) continue;
         same = 0;
@@ -1336,9 +1337,9 @@ static tki_regex *tki_regex_new(const char *text, size_t size, tokenizer_error *
 /* The class of the character at text [n >= 1], and its size. */
 static int tki_class(const tki_regex *regex, const char *text, size_t n, int *size) {
     unsigned char first = (unsigned char)text[0];
-    if (first < 128) {
+    if (first < 128 || regex->by_byte) {
         *size = 1;
-        return regex->ascii[first];
+        return regex->bytes[first];
     }
     uint32_t c = tki_character(text, n, size);
     return regex->page_classes[256 * (size_t)regex->pages[c >> 8] + (c & 255)];
@@ -2115,8 +2116,9 @@ static size_t tki_chunk_end(const tokenizer *t, const char *text, size_t n) {
 /* Takes a way to place end of the text if it is better than the best so far. */
 static void tki_offer(tki_encoder *e, size_t end, double score, int token, size_t start) {
     tki_node_best *best = &e->best[end];
+    if (e->t->single) score = (double)(float)score;
     if (best->start >= 0 && !(score > best->score)) return;
-    best->score = e->t->single ? (double)(float)score : score;
+    best->score = score;
     best->token = token;
     best->start = (int)start;
 }
@@ -2147,7 +2149,10 @@ static void tki_unigram(tki_encoder *e, const char *text, size_t n) {
     e->best[0].score = 0;
     e->best[0].token = -1;
     int size;
+    size_t furthest = 0;
     for (size_t at = 0; at < n; at += (size_t)size) {
+        /* where every way comes past, a sum that grew too large to be exact begins anew */
+        if (t->single && furthest == at && e->best[at].score < -65536) e->best[at].score = 0;
         double so_far = e->best[at].score;
         int single = 0;
         tki_character(text + at, n - at, &size);
@@ -2161,9 +2166,12 @@ static void tki_unigram(tki_encoder *e, const char *text, size_t n) {
                                ? (double)((float)piece->size * (float)t->best_score) - 0.1
                                : piece->score;
             tki_offer(e, i + 1, so_far + score, token, at);
+            if (i + 1 > furthest) furthest = i + 1;
             single |= i + 1 == at + (size_t)size;
         }
-        if (!single) tki_offer(e, at + (size_t)size, so_far + t->unk_score, -1, at);
+        if (single) continue;
+        tki_offer(e, at + (size_t)size, so_far + t->unk_score, -1, at);
+        if (at + (size_t)size > furthest) furthest = at + (size_t)size;
     }
     /* the way back, its links turned round */
     size_t end = n, next = n;
@@ -2524,14 +2532,20 @@ static int tki_add_change(tokenizer *t, int late, int kind, int option, const ch
     return 0;
 }
 
+/* by_byte: the text is written in GPT-2's characters by then. */
 static int tki_add_cut(tokenizer *t, int behavior, int invert, const char *text, size_t size,
-                       tokenizer_error *error) {
+                       int by_byte, tokenizer_error *error) {
     if (t->n_cuts == (int)TKI_COUNT(t->cuts))
         return tki_fail(error, "pre_tokenizer: too many steps");
     tki_cut *cut = &t->cuts[t->n_cuts];
     cut->regex = tki_regex_new(text, size, error);
     if (cut->regex == NULL) return -1;
     t->n_cuts++;
+    for (int i = 0; i < 256 && by_byte; i++) {
+        size_t c = t->byte_chars[i], page = cut->regex->pages[c >> 8];
+        cut->regex->bytes[i] = cut->regex->page_classes[256 * page + (c & 255)];
+    }
+    cut->regex->by_byte = by_byte;
     cut->behavior = behavior;
     cut->invert = invert;
     cut->text = tki_keep(&t->blocks, text, size);
@@ -2603,7 +2617,25 @@ static int tki_finish(tokenizer *t, tokenizer_error *error) {
 #define TKI_CAMEL(end)                                                                             \
     "I[^\\r\\n\\p{L}\\p{N}]?" TKI_UPPER "*" TKI_LOWER "+" end "|[^\\r\\n\\p{L}\\p{N}]?" TKI_UPPER  \
     "+" TKI_LOWER "*" end
-#define TKI_PUNCTUATION "[\\p{P}!-/:-@\\[-`{-~]"
+/* Signs, as the tokenizers library has them: those of ASCII, and Unicode 8.0's. */
+/* clang-format off */
+#define TKI_PUNCTUATION \
+    "[!-/:-@\\[-`{-~\\x{166D}[\\p{P}&&[^" \
+    "\\x{61D}\\x{9FD}\\x{A76}\\x{C77}\\x{C84}\\x{1B4E}-\\x{1B4F}" \
+    "\\x{1B7D}-\\x{1B7F}\\x{2E43}-\\x{2E4F}\\x{2E52}-\\x{2E5D}\\x{10D6E}\\x{10EAD}" \
+    "\\x{10F55}-\\x{10F59}\\x{10F86}-\\x{10F89}\\x{111C9}\\x{113D4}-\\x{113D5}" \
+    "\\x{113D7}-\\x{113D8}\\x{1144B}-\\x{1144F}\\x{1145A}-\\x{1145B}\\x{1145D}" \
+    "\\x{11660}-\\x{1166C}\\x{116B9}\\x{1183B}\\x{11944}-\\x{11946}\\x{119E2}" \
+    "\\x{11A3F}-\\x{11A46}\\x{11A9A}-\\x{11A9C}\\x{11A9E}-\\x{11AA2}\\x{11B00}-\\x{11B09}" \
+    "\\x{11BE1}\\x{11C41}-\\x{11C45}\\x{11C70}-\\x{11C71}\\x{11EF7}-\\x{11EF8}" \
+    "\\x{11F43}-\\x{11F4F}\\x{11FFF}\\x{12FF1}-\\x{12FF2}\\x{16D6D}-\\x{16D6F}" \
+    "\\x{16E97}-\\x{16E9A}\\x{16FE2}\\x{1E5FF}\\x{1E95E}-\\x{1E95F}" \
+    "]]]"
+/* clang-format on */
+/* \w as the tokenizers library's own code has it, which differs a little from its expressions' */
+#define TKI_WORD                                                                                   \
+    "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-"        \
+    "\\x{1F169}\\x{1F170}-\\x{1F189}\\x{200C}\\x{200D}]"
 #define TKI_CJK_DEEPSEEK "[一-龥ࠀ-一가-퟿]+"
 /* letters as DeepSeek's first tokenizers list them; some as bytes, since an editor that composes
  * characters would change them */
@@ -2706,7 +2738,7 @@ static int tki_use_preset(tokenizer *t, const char *name, size_t size, int *opti
         *options = preset->options;
         for (int j = 0; j < 7 && preset->cuts[j]; j++)
             if (tki_add_cut(t, tki_behavior(preset->cuts[j][0]), 0, preset->cuts[j] + 1,
-                            strlen(preset->cuts[j]) - 1, error) != 0)
+                            strlen(preset->cuts[j]) - 1, 0, error) != 0)
                 return -1;
         t->pre = tki_keep(&t->blocks, name, size);
         return t->pre ? 0 : tki_no_memory(error);
@@ -3741,7 +3773,8 @@ static int tki_json_metaspace(tokenizer *t, tki_json *j, size_t replacement, siz
         return tki_json_refuse(j, replacement, "pre_tokenizer: Metaspace behind others");
     t->add_space |= option != 0;
     if (tki_add_change(t, 1, TKI_METASPACE, option, NULL, to, j->error) != 0) return -1;
-    return tki_json_bool(j, split, 1) ? tki_add_cut(t, TKI_MERGED_NEXT, 0, to, size, j->error) : 0;
+    return tki_json_bool(j, split, 1) ? tki_add_cut(t, TKI_MERGED_NEXT, 0, to, size, 0, j->error)
+                                      : 0;
 }
 
 /* Split: by a regular expression, or by a text, whose signs are escaped. */
@@ -3760,13 +3793,15 @@ static int tki_json_split(tokenizer *t, tki_json *j, size_t at, size_t pattern, 
         tki_append(&escaped, text + i, 1);
     }
     int status = escaped.failed ? tki_no_memory(j->error)
-                 : regex        ? tki_add_cut(t, behavior, invert, text, size, j->error)
-                         : tki_add_cut(t, behavior, invert, escaped.data, escaped.size, j->error);
+                 : regex ? tki_add_cut(t, behavior, invert, text, size, t->byte_level, j->error)
+                         : tki_add_cut(t, behavior, invert, escaped.data, escaped.size,
+                                       t->byte_level, j->error);
     TOKENIZER_FREE(escaped.data);
     return status;
 }
 
 static int tki_json_byte_level(tokenizer *t, tki_json *j, size_t add, size_t use_regex) {
+    int by_byte = t->byte_level; /* it is not the first of its kind */
     t->byte_level = 1;
     if (tki_json_bool(j, add, 1)) {
         if (t->n_cuts > 0 || t->n_late > 0)
@@ -3775,7 +3810,7 @@ static int tki_json_byte_level(tokenizer *t, tki_json *j, size_t add, size_t use
         if (tki_add_change(t, 1, TKI_FIRST_SPACE, 0, NULL, " ", j->error) != 0) return -1;
     }
     if (!tki_json_bool(j, use_regex, 1)) return 0;
-    return tki_add_cut(t, TKI_ISOLATED, 0, &TKI_GPT2[1], sizeof TKI_GPT2 - 2, j->error);
+    return tki_add_cut(t, TKI_ISOLATED, 0, &TKI_GPT2[1], sizeof TKI_GPT2 - 2, by_byte, j->error);
 }
 
 static int tki_json_pre_tokenizer(tokenizer *t, tki_json *j, size_t at, int depth) {
@@ -3789,7 +3824,7 @@ static int tki_json_pre_tokenizer(tokenizer *t, tki_json *j, size_t at, int dept
         const char *name, *text;
         int behavior, invert;
     } simple[] = {{"Punctuation", TKI_PUNCTUATION, -1, 0},
-                  {"Whitespace", "\\w+|[^\\w\\s]+", TKI_REMOVED, 1},
+                  {"Whitespace", TKI_WORD "+|[^\\s" TKI_WORD "]+", TKI_REMOVED, 1},
                   {"WhitespaceSplit", "\\s", TKI_REMOVED, 0}};
     size_t f[11];
     int behavior = 0;
@@ -3804,11 +3839,12 @@ static int tki_json_pre_tokenizer(tokenizer *t, tki_json *j, size_t at, int dept
     if (tki_json_is(j, f[0], "Metaspace")) return tki_json_metaspace(t, j, f[8], f[9], f[5], f[10]);
     if (tki_json_is(j, f[0], "Digits"))
         return tki_add_cut(t, tki_json_bool(j, f[7], 0) ? TKI_ISOLATED : TKI_CONTIGUOUS, 0,
-                           "\\p{N}", 5, j->error);
+                           "\\p{N}", 5, t->byte_level, j->error);
     for (size_t i = 0; i < TKI_COUNT(simple); i++)
         if (tki_json_is(j, f[0], simple[i].name))
             return tki_add_cut(t, simple[i].behavior < 0 ? behavior : simple[i].behavior,
-                               simple[i].invert, simple[i].text, strlen(simple[i].text), j->error);
+                               simple[i].invert, simple[i].text, strlen(simple[i].text),
+                               t->byte_level, j->error);
     return tki_json_refuse(j, f[0] ? f[0] : at, "pre_tokenizer.type");
 }
 

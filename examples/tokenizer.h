@@ -1105,8 +1105,11 @@ static int tki_check_possessive(tki_compiler *c, int index, const int *follows, 
     tki_node node = c->nodes[index];
     int stack[64];
     if (node.kind == TKI_CAT || node.kind == TKI_ALT) {
-        if (n_follows >= 63) return 0;
-        memcpy(stack, follows, (size_t)n_follows * sizeof *stack);
+        if (n_follows == 63) { /* what is so far behind is forgotten */
+            follows++;
+            n_follows--;
+        }
+        if (n_follows > 0) memcpy(stack, follows, (size_t)n_follows * sizeof *stack);
         if (node.kind == TKI_CAT) stack[n_follows] = node.b;
         if (tki_check_possessive(c, node.a, stack, n_follows + (node.kind == TKI_CAT)) != 0)
             return -1;
@@ -3192,8 +3195,9 @@ static int tki_gguf_pieces(tokenizer *t, const tki_gguf *g) {
             return tki_fail(g->error, "tokenizer.ggml.scores: number %d is not finite", t->n);
         if (type < 1 || type > 6) type = TOKENIZER_UNUSED;
         if (tki_add_piece(t, &capacity, text, size, score, (int)type, g->error) != 0) return -1;
-        if (type == TOKENIZER_CONTROL || type == TOKENIZER_USER_DEFINED ||
-            (type == TOKENIZER_UNKNOWN && t->model != TOKENIZER_UNIGRAM))
+        if (type == TOKENIZER_CONTROL || /* of a unigram the others are pieces like all */
+            (t->model != TOKENIZER_UNIGRAM &&
+             (type == TOKENIZER_USER_DEFINED || type == TOKENIZER_UNKNOWN)))
             t->pieces[t->n - 1].flags = TKI_NAMED;
     }
     return 0;
@@ -3271,6 +3275,7 @@ static int tki_read_gguf(tokenizer *t, const tki_gguf *g) {
     int done = bpe && !gemma4 ? tki_gguf_bpe(t, g, &begins) : tki_gguf_spm(t, g);
     if (done != 0 || tki_gguf_pieces(t, g) != 0 || tki_index_pieces(t, g->error) != 0 ||
         (bpe && tki_gguf_merges(t, g) != 0) ||
+        (unigram && tki_trie_fill(t, &t->normal, tki_is_user_defined, g->error) != 0) ||
         tki_gguf_token(g, t, TKI_BOS, spm ? 1 : -1, &t->bos) != 0 ||
         tki_gguf_token(g, t, TKI_EOS,
                        spm       ? 2
@@ -3303,6 +3308,7 @@ typedef struct tki_json {
     const char *data;
     size_t size, at;
     tki_block **blocks; /* where strings with escapes are kept */
+    int no_memory;      /* it ran out where only a missing string was seen */
     tokenizer_error *error;
 } tki_json;
 
@@ -3368,7 +3374,10 @@ static int tki_json_string(tki_json *j, const char **text, size_t *size) {
     *size = end - begin;
     if (escapes == 0) return 0;
     char *copy = tki_keep(j->blocks, *text, *size), *out = copy; /* what is meant is never longer */
-    if (copy == NULL) return tki_no_memory(j->error);
+    if (copy == NULL) {
+        j->no_memory = 1;
+        return tki_no_memory(j->error);
+    }
     for (size_t i = begin; i < end;) {
         if (j->data[i] != '\\') {
             *out++ = j->data[i++];
@@ -3497,9 +3506,10 @@ static const char *tki_json_text(tki_json *j, size_t at, size_t *size) {
     j->at = at;
     j->error = NULL;
     int status = tki_json_string(j, &text, size);
+    const char *kept = status == 0 ? tki_keep(j->blocks, text, *size) : NULL;
     j->error = error;
-    if (status != 0) return NULL;
-    return tki_keep(j->blocks, text, *size);
+    j->no_memory |= status == 0 && kept == NULL;
+    return kept;
 }
 
 static int tki_json_is(tki_json *j, size_t at, const char *what) {
@@ -4085,18 +4095,23 @@ static int tki_is_json(const unsigned char *data, size_t size) {
     return at < size && data[at] == '{';
 }
 
+/* The status of a reading in which memory may have run out unseen. */
+static int tki_json_done(const tki_json *j, int status) {
+    return j->no_memory ? tki_no_memory(j->error) : status;
+}
+
 /* A vocab.json has no "model". */
 static int tki_read_any_json(tokenizer *t, const tokenizer_files *files, tokenizer_error *error) {
     static const char *const names[] = {"model", NULL};
     size_t f[1];
-    tki_json j = {"JSON", (const char *)files->data, files->size, 0, &t->blocks, error};
+    tki_json j = {"JSON", (const char *)files->data, files->size, 0, &t->blocks, 0, error};
     if (tki_json_members(&j, 0, names, f) != 0) return -1;
     if (tki_json_peek(&j) != '\0') return tki_json_fail(&j, "more than one value");
     if (f[0]) {
         j.at = f[0];
-        if (tki_json_peek(&j) == '{') return tki_read_json(t, &j);
+        if (tki_json_peek(&j) == '{') return tki_json_done(&j, tki_read_json(t, &j));
     }
-    return tki_read_gpt2(t, &j, (const char *)files->merges, files->merges_size);
+    return tki_json_done(&j, tki_read_gpt2(t, &j, (const char *)files->merges, files->merges_size));
 }
 
 static int tki_read(tokenizer *t, const tokenizer_files *files, int vocab_size,
@@ -4121,8 +4136,9 @@ static int tki_read(tokenizer *t, const tokenizer_files *files, int vocab_size,
                   files->config_size,
                   0,
                   &t->blocks,
+                  0,
                   error};
-    return tki_read_config(t, &j);
+    return tki_json_done(&j, tki_read_config(t, &j));
 }
 
 tokenizer *tokenizer_open_files(const tokenizer_files *files, int vocab_size,

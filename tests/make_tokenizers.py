@@ -431,7 +431,7 @@ GGUF_TOO = ["llama3", "gpt4o", "gpt2", "deepseek_coder", "spm_bpe", "spm_unigram
 
 
 def goldens(folder="tests/data/tokenizers"):
-    train, text = Writer(3).text(60000), Writer(4).text(4500)
+    train, text = Writer(3).text(60000), Writer(4).text(2500)
     lines = text.split("\n")
     os.makedirs(folder, exist_ok=True)
 
@@ -464,13 +464,15 @@ def goldens(folder="tests/data/tokenizers"):
         stem = name + (".json" if file.endswith("json") else ".model")
         write(stem, data)
         write(name + ".ids", ids)
-        reversible = name in ("llama3", "gpt4o", "gpt2", "deepseek_coder", "spm_bpe", "spm_suffixless", "llama2", "gemma")
+        # U+2581 comes back as a space where it stands for one: 2 = but for lines that have it
+        reversible = 2 if name in ("spm_bpe", "spm_suffixless", "llama2", "gemma") else name in ("llama3", "gpt4o", "gpt2", "deepseek_coder")
         cases.append((stem, name + ".ids", is_special(name), reversible))
         if name in GGUF_TOO:
             write(name + ".gguf", as_gguf(name, data))
             cases.append((name + ".gguf", name + ".ids", is_special(name), reversible))
+    os.makedirs(os.path.join(folder, "tiny"), exist_ok=True)
     for name, data in tiny_files():
-        write(name, data)
+        write(os.path.join("tiny", name), data)
     write("list.txt", "".join(f"{a} {b} {int(c)} {int(d)}\n" for a, b, c, d in cases).encode())
     os.unlink(rules.name)
     return 0

@@ -1894,11 +1894,19 @@ static chi_value chi_slice_of(chi_run *r, const chi_value *object, const chi_val
         return chi_fail(r, "this cannot be sliced");
     if ((by->type != CHI_NONE && by->type != CHI_INT) || step == 0)
         return chi_fail(r, "a slice needs a step that is a whole number other than 0");
-    chi_value list = chi_list_of(r, object), result = chi_new_sequence(r, CHI_SEQUENCE);
+    int plain = object->type == CHI_STR && step == 1; /* no need to list the characters */
+    chi_value list = plain ? *object : chi_list_of(r, object);
+    chi_value result = plain ? *object : chi_new_sequence(r, CHI_SEQUENCE);
     if (r->failed) return result;
-    int64_t n = (int64_t)list.items->n, last = step > 0 ? n : n - 1, low = step > 0 ? 0 : -1;
+    int64_t n = (int64_t)(plain ? chi_count_characters(r, object->text) : list.items->n),
+            last = step > 0 ? n : n - 1, low = step > 0 ? 0 : -1;
     int64_t at = chi_bound(r, first, n, low, last, step > 0 ? 0 : n - 1);
     int64_t stop = chi_bound(r, end, n, low, last, step > 0 ? n : -1);
+    if (plain) {
+        size_t from = chi_character_at(object->text, (size_t)at);
+        size_t to = at < stop ? chi_character_at(object->text, (size_t)stop) : from;
+        return chi_part(object, from, to - from);
+    }
     while (!r->failed && (step > 0 ? at < stop : at > stop)) {
         chi_append(r, result.items, list.items->values[at]);
         if (step > n || step < -n) break;

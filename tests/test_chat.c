@@ -131,7 +131,7 @@ static void test_goldens(void) {
             CHECK(check_case(t, &conversations[atoi(fields[1])], fields, name));
             n_cases++;
         } else {
-            CHECK(!"a line that is not understood");
+            CHECK(n < 0); /* a line that is not understood */
         }
     }
     chat_template_close(t);

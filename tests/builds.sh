@@ -5,7 +5,7 @@
 # What needs a tool that is not installed is skipped, with the reason.  JOBS sets how many run at a time.
 set -u
 
-all_groups="warnings programs names fast arm64 s390x x86_32 wasm sanitizers valgrind examples readme tidy"
+all_groups="warnings programs names fast arm64 s390x x86_32 wasm sanitizers fuzz valgrind examples readme tidy"
 out=build/matrix
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Werror"
 warn_c="-std=c99 $warn -Wstrict-prototypes"
@@ -345,6 +345,23 @@ group_sanitizers() {
     finish "address, undefined behaviour, threads"
 }
 
+group_fuzz() { # a short run of every fuzz target over its corpus, whose directories it names
+    cc=$(for cc in clang "${CC:-cc}"; do
+        echo 'int LLVMFuzzerTestOneInput(const void *, unsigned long);
+              int LLVMFuzzerTestOneInput(const void *p, unsigned long n) { return p && n > 1ul << 30; }' |
+            "$cc" -fsanitize=fuzzer,address -x c - -o "$out/probe" >/dev/null 2>&1 && echo "$cc" && break
+    done)
+    [ -n "$cc" ] || { skip "no compiler with -fsanitize=fuzzer" && return; }
+    for file in tests/fuzz_*.c; do
+        name=$(basename "$file" .c)
+        corpus=$(sed -n 's/^ \* corpus: //p' "$file")
+        job "$name" "mkdir -p $out/$name.found &&
+            $cc -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. $file -o $out/$name -lm &&
+            $out/$name -runs=20000 -max_total_time=20 -timeout=2 -rss_limit_mb=1024 -max_len=200000 \
+                -artifact_prefix=$out/$name. $out/$name.found $corpus"
+    done
+    finish "fuzz targets: 20000 inputs or 20 s each"
+}
 group_valgrind() {
     has valgrind || { skip "valgrind is not installed" && return; }
     tests_run memcheck "${CC:-cc} -O1 -g -pthread" \

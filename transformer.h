@@ -3170,9 +3170,15 @@ static void tfi_query_result(const tfi_run *r, const tfi_tile *tile, const tfi_p
     tfi_end_tile(r, tile, own, &state);
 }
 
+/* The sum is taken in pieces: one lane adding thousands of numbers one by one would lose digits. */
 static void tfi_softmax_row(const tfi_kernels *k, float *x, int n) {
+    enum { PIECE = 256 };
     if (n < 1) return;
-    float inverse = 1 / k->exponentials(x, x, n, k->maximum(x, n));
+    float max = k->maximum(x, n);
+    double sum = 0;
+    for (int i = 0; i < n; i += PIECE)
+        sum += (double)k->exponentials(x + i, x + i, tfi_min(PIECE, n - i), max);
+    float inverse = (float)(1 / sum);
     for (int i = 0; i < n; i++) x[i] *= inverse;
 }
 

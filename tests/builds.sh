@@ -268,7 +268,11 @@ group_arm64() {
     compile="aarch64-linux-gnu-gcc -O2 -static -pthread"
     if has aarch64-linux-gnu-gcc; then
         include_run gcc "$compile $warn_c" qemu-aarch64 neon
-        job "gcc: C++" "aarch64-linux-gnu-g++ $warn_cxx -O2 -I. -x c++ -c tests/include_impl.c -o $out/arm64.cpp.o"
+        if has aarch64-linux-gnu-g++; then
+            job "gcc: C++" "aarch64-linux-gnu-g++ $warn_cxx -O2 -I. -x c++ -c tests/include_impl.c -o $out/arm64.cpp.o"
+        else
+            skip "aarch64-linux-gnu-g++ is not installed"
+        fi
         tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math contract special raschka
     else
         skip "aarch64-linux-gnu-gcc is not installed"

@@ -2,7 +2,7 @@
  * Licence: MIT.
  *
  * Include it before everything else: it asks the system headers for clock_gettime.  It includes
- * the declarations of transformer.h and model_file.h, not their implementations.
+ * the declarations of transformer.h, model_file.h and sampler.h, not their implementations.
  */
 #ifndef EXAMPLES_COMMON_H
 #define EXAMPLES_COMMON_H
@@ -22,6 +22,7 @@
 
 #include "../transformer.h"
 #include "model_file.h"
+#include "sampler.h"
 
 /* Print one line to stderr and exit with status 1. */
 #if defined(__GNUC__) || defined(__clang__)
@@ -103,6 +104,97 @@ static inline int library_option(int argc, char **argv, int *i, transformer_opti
         return 0;
     }
     return 1;
+}
+
+/* ---- choosing a token ---- */
+
+#define SAMPLING_USAGE                                                                             \
+    "  -t TEMPERATURE     0 = always the most probable token (default 1)\n"                        \
+    "  -k TOP_K           sample from the k most probable tokens (default 0 = all)\n"              \
+    "  --top-p P          sample from the tokens that make up this probability (default 0.9)\n"    \
+    "  --min-p P          drop tokens less than P times as probable as the first (default 0)\n"    \
+    "  --typical P        sample from the most typical tokens that make up P (default 0 = off)\n"  \
+    "  --repetition X     penalty: logits of recent tokens are divided by X (default 1 = off)\n"   \
+    "  --presence X       penalty: logits of recent tokens lose X (default 0)\n"                   \
+    "  --frequency X      penalty: logits lose X per recent occurrence (default 0)\n"              \
+    "  --window N         how many tokens are recent (default 64)\n"                               \
+    "  --bias TOKEN=X     add X to the logit of a token id; -inf forbids it; up to 64 times\n"     \
+    "  --seed SEED        of the random numbers (default: the time)\n"
+
+typedef struct sampling {
+    sampler_options options;
+    int window;
+    sampler_token_bias bias[64];
+    int n_bias;
+} sampling;
+
+static inline void sampling_defaults(sampling *s) {
+    memset(s, 0, sizeof *s);
+    s->options.temperature = 1;
+    s->options.top_p = 0.9f;
+    s->options.seed = (uint64_t)time(NULL) & INT_MAX;
+    s->window = 64;
+}
+
+/* The value of --bias. */
+static inline void parse_bias(const char *text, sampling *s) {
+    char *end;
+    errno = 0;
+    long id = strtol(text, &end, 10);
+    double bias = *end == '=' ? strtod(end + 1, &end) : 0;
+    if (end == text || *end != '\0' || strchr(text, '=') == NULL || errno != 0 || id < 0 ||
+        id > INT_MAX || !(bias <= 1e6))
+        die("--bias: '%s' is not a token's number, '=' and a number", text);
+    if (s->n_bias == (int)(sizeof s->bias / sizeof s->bias[0])) die("--bias: too many");
+    s->bias[s->n_bias].id = (int)id;
+    s->bias[s->n_bias++].bias = (float)bias;
+}
+
+/* The options of SAMPLING_USAGE: 1 if argv[*i] was one of them. */
+static inline int sampling_option(int argc, char **argv, int *i, sampling *s) {
+    const struct {
+        const char *name;
+        float *value;
+        double low, high;
+    } numbers[] = {{"-t", &s->options.temperature, 0, 1e6},
+                   {"--top-p", &s->options.top_p, 0, 1},
+                   {"--min-p", &s->options.min_p, 0, 1},
+                   {"--typical", &s->options.typical, 0, 1},
+                   {"--repetition", &s->options.repetition, 0, 1e6},
+                   {"--presence", &s->options.presence, -1e6, 1e6},
+                   {"--frequency", &s->options.frequency, -1e6, 1e6}};
+    for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++) {
+        if (!is_option(argv, i, numbers[k].name)) continue;
+        *numbers[k].value = (float)parse_number(numbers[k].name, option_value(argc, argv, i),
+                                                numbers[k].low, numbers[k].high);
+        return 1;
+    }
+    if (is_option(argv, i, "-k")) {
+        s->options.top_k = parse_int("-k", option_value(argc, argv, i), 0, INT_MAX);
+    } else if (is_option(argv, i, "--window")) {
+        s->window = parse_int("--window", option_value(argc, argv, i), 0, INT_MAX);
+    } else if (is_option(argv, i, "--seed")) {
+        s->options.seed = (uint64_t)parse_int("--seed", option_value(argc, argv, i), 0, INT_MAX);
+    } else if (is_option(argv, i, "--bias")) {
+        parse_bias(option_value(argc, argv, i), s);
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
+/* The next token, after the n_tokens so far; changes the logits [n].  scratch [n]. */
+static inline int32_t choose_token(sampler *s, const sampling *choice, float *logits, int n,
+                                   const int32_t *tokens, int n_tokens,
+                                   sampler_candidate *scratch) {
+    int recent = n_tokens < choice->window ? n_tokens : choice->window;
+    if (sampler_bias(logits, n, choice->bias, choice->n_bias) != 0)
+        die("--bias: the model has only %d tokens", n);
+    if (sampler_penalize(s, logits, n, tokens + n_tokens - recent, recent, scratch) != 0)
+        die("a token of the text is not one of the model's %d", n);
+    int32_t token = sampler_sample(s, logits, n, scratch);
+    if (token < 0) die("the logits leave no token to choose");
+    return token;
 }
 
 /* ---- a model from a file ---- */

@@ -18,11 +18,8 @@
 static const char usage[] =
     "usage: generate MODEL [options]\n"
     "  -p PROMPT          text to go on from (default: none)\n"
-    "  -n TOKENS          tokens to generate (default 256; 0 = until the context is full)\n"
-    "  -t TEMPERATURE     0 = always the most probable token (default 1)\n"
-    "  -k TOP_K           sample from the k most probable tokens (default 0 = all)\n"
-    "  --top-p P          sample from the tokens that make up this probability (default 0.9)\n"
-    "  -s SEED            of the random numbers (default: the time)\n"
+    "  -n TOKENS          tokens to generate (default 256; 0 = until the context is "
+    "full)\n" SAMPLING_USAGE
     "  -z TOKENIZER       a file or directory (default: what MODEL comes with)\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
@@ -32,7 +29,7 @@ static const char usage[] =
 typedef struct arguments {
     const char *model, *tokenizer, *prompt;
     int n;
-    sampler_options sampling;
+    sampling sampling;
     transformer_options options;
 } arguments;
 
@@ -48,6 +45,8 @@ typedef struct generator {
     sampler sampler;
     sampler_candidate *scratch;
     float *logits;
+    int32_t *tokens; /* [context] the text so far */
+    int n_tokens;
 } generator;
 
 static void parse_arguments(int argc, char **argv, arguments *a) {
@@ -55,18 +54,13 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
         if (is_option(argv, &i, "-p")) a->prompt = option_value(argc, argv, &i);
         else if (is_option(argv, &i, "-n"))
             a->n = parse_int("-n", option_value(argc, argv, &i), 0, INT_MAX);
-        else if (is_option(argv, &i, "-t"))
-            a->sampling.temperature =
-                (float)parse_number("-t", option_value(argc, argv, &i), 0, 1e6);
-        else if (is_option(argv, &i, "-k"))
-            a->sampling.top_k = parse_int("-k", option_value(argc, argv, &i), 0, INT_MAX);
-        else if (is_option(argv, &i, "--top-p"))
-            a->sampling.top_p = (float)parse_number("--top-p", option_value(argc, argv, &i), 0, 1);
         else if (is_option(argv, &i, "-s"))
-            a->sampling.seed = (uint64_t)parse_int("-s", option_value(argc, argv, &i), 0, INT_MAX);
+            a->sampling.options.seed =
+                (uint64_t)parse_int("-s", option_value(argc, argv, &i), 0, INT_MAX);
         else if (is_option(argv, &i, "-z")) a->tokenizer = option_value(argc, argv, &i);
         else if (argv[i][0] != '-' && a->model == NULL) a->model = argv[i];
-        else if (!library_option(argc, argv, &i, &a->options))
+        else if (!sampling_option(argc, argv, &i, &a->sampling) &&
+                 !library_option(argc, argv, &i, &a->options))
             die("unknown argument '%s'", argv[i]);
     }
 }
@@ -109,11 +103,13 @@ static void set_up_run(generator *g, const arguments *a, int n_prompt) {
     g->work = new_workspace(g->model, &options);
     g->text = (char *)allocate(tokenizer_decode_bound(g->tokenizer), 1);
     g->logits = (float *)allocate(vocab_size, sizeof *g->logits);
+    g->tokens = (int32_t *)allocate((size_t)transformer_state_context(g->state), sizeof *g->tokens);
     g->scratch = (sampler_candidate *)allocate(vocab_size, sizeof *g->scratch);
-    if (sampler_init(&g->sampler, &a->sampling) != 0) die("impossible sampling options");
+    if (sampler_init(&g->sampler, &a->sampling.options) != 0) die("impossible sampling options");
 }
 
 static void free_generator(generator *g) {
+    free(g->tokens);
     free(g->scratch);
     free(g->logits);
     free(g->text);
@@ -138,6 +134,8 @@ static void print_token(generator *g, int token) {
 static void evaluate(generator *g, const int32_t *tokens, int n, float *logits) {
     int status = (int)transformer_forward(g->model, g->work, g->state, tokens, n, logits);
     if (status != TRANSFORMER_OK) die("forward: %s", transformer_status_text(status));
+    memcpy(g->tokens + g->n_tokens, tokens, (size_t)n * sizeof *tokens);
+    g->n_tokens += n;
 }
 
 /* Evaluates the prompt piece by piece, for a sign of life: the result is the same to the bit. */
@@ -155,13 +153,13 @@ static void evaluate_prompt(generator *g, const int32_t *tokens, int n) {
 
 /* Samples and evaluates up to n tokens (0 = no limit), until the text ends or the context is full.
  * Returns how many it sampled. */
-static int generate(generator *g, int n) {
+static int generate(generator *g, const sampling *choice, int n) {
     int count = 0, vocab_size = tokenizer_vocab_size(g->tokenizer);
     int n_logits = transformer_model_config(g->model)->vocab_size;
     if (n_logits < vocab_size) vocab_size = n_logits;
     while (n == 0 || count < n) {
-        int32_t token = sampler_sample(&g->sampler, g->logits, vocab_size, g->scratch);
-        if (token < 0) die("the logits are not numbers");
+        int32_t token = choose_token(&g->sampler, choice, g->logits, vocab_size, g->tokens,
+                                     g->n_tokens, g->scratch);
         if (token == tokenizer_bos(g->tokenizer) || tokenizer_is_end(g->tokenizer, token))
             break; /* llama2.c's models end a text with the BOS of the next */
         print_token(g, token);
@@ -189,14 +187,14 @@ static void run(const arguments *a) {
     double prefill = seconds() - start;
     for (int i = 0; i < n_prompt; i++) print_token(&g, prompt[i]);
     start = seconds();
-    int count = generate(&g, a->n);
+    int count = generate(&g, &a->sampling, a->n);
     double decode = seconds() - start;
     print_bytes("\n", 1);
 
     fprintf(stderr, "prefill: %d tokens, %.1f/s   decode: %d tokens, %.1f/s   isa: %s", n_prompt,
             n_prompt / prefill, count, count / decode, transformer_isa(g.model));
-    if (a->sampling.temperature > 0)
-        fprintf(stderr, "   seed: %lu", (unsigned long)a->sampling.seed);
+    if (a->sampling.options.temperature > 0)
+        fprintf(stderr, "   seed: %lu", (unsigned long)a->sampling.options.seed);
     fputc('\n', stderr);
     free(prompt);
     free_generator(&g);
@@ -207,9 +205,7 @@ int main(int argc, char **argv) {
     memset(&a, 0, sizeof a);
     a.prompt = "";
     a.n = 256;
-    a.sampling.temperature = 1;
-    a.sampling.top_p = 0.9f;
-    a.sampling.seed = (uint64_t)time(NULL) & INT_MAX;
+    sampling_defaults(&a.sampling);
     parse_arguments(argc, argv, &a);
     if (a.model == NULL) {
         fputs(usage, stderr);

@@ -391,6 +391,10 @@ group_examples() {
     if [ -f examples/generate.c ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: the same text with any number of threads" same_text
     fi
+    if [ -f examples/chat.c ] && [ -f examples/toy_lm/model.safetensors ]; then
+        job "chat: sessions" "${CC:-cc} -O2 $openmp examples/chat.c -o $out/examples.chat -lm && \
+sh tests/chat_session.sh $out/examples.chat"
+    fi
     finish "compile as their first comments say, and without warnings"
 }
 

@@ -4322,7 +4322,7 @@ static TFI_TARGET TFI_INLINE __m256i tfi_two_pieces(const void *low, const void 
     return _mm256_loadu2_m128i((const __m128i *)high, (const __m128i *)low);
 }
 static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
-    return _mm512_inserti64x4(_mm512_zextsi256_si512(low), high, 1);
+    return _mm512_maskz_inserti64x4((__mmask8)0xffu, _mm512_castsi256_si512(low), high, 1);
 }
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx512

@@ -1,0 +1,273 @@
+/* The quantised block formats: decoding against checksums of what the Python package gguf decodes
+ * (make_quant_goldens.py); the vector unpackers against the scalar one, bit for bit; products with
+ * 8-bit activations in every row, at any number of rows and tokens; the full-precision path against
+ * decoded weights; refusals. */
+#include <stdint.h>
+#define TRANSFORMER_IMPLEMENTATION
+#include "transformer.h"
+#include "test.h"
+
+enum { BLOCKS = 100000, TOKENS = 13, MAX_ROWS = 41, MAX_COLS = 4608 };
+
+static const struct {
+    int dtype;
+    uint64_t sum;
+} goldens[] = {{TRANSFORMER_Q4_0, 0x6b1f558feaa44400u},   {TRANSFORMER_Q4_1, 0x0770066b8e3b09beu},
+               {TRANSFORMER_Q5_0, 0xe3389a6aa134ca00u},   {TRANSFORMER_Q5_1, 0x99d334eef2b2fd48u},
+               {TRANSFORMER_Q8_0, 0xb29ecf9fa35b11c0u},   {TRANSFORMER_Q2_K, 0xc13eaa3cc972ddb8u},
+               {TRANSFORMER_Q3_K, 0x526305b3359449c0u},   {TRANSFORMER_Q4_K, 0x556dfd210bf1865du},
+               {TRANSFORMER_Q5_K, 0x17142cbaa1bec40bu},   {TRANSFORMER_Q6_K, 0x5f385074f651a0c6u},
+               {TRANSFORMER_IQ4_NL, 0x831134cdf7545780u}, {TRANSFORMER_IQ4_XS, 0x481e3f6b224a926au},
+               {TRANSFORMER_MXFP4, 0x8e4080aa80400000u},  {TRANSFORMER_TQ1_0, 0xa5157f97a7f40000u},
+               {TRANSFORMER_TQ2_0, 0x8cb9ec3e3b266000u}};
+enum { N_TYPES = sizeof goldens / sizeof goldens[0] };
+
+/* ---- blocks ---- */
+
+static uint64_t random_word(uint64_t index) {
+    uint64_t z = index * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+static void random_bytes(unsigned char *out, size_t n, uint64_t seed) {
+    for (size_t i = 0; i < n; i++)
+        out[i] = (unsigned char)(random_word((seed << 32) + i / 8) >> i % 8 * 8);
+}
+
+/* Scale (0) or minimum (1) of a block; 0 if it has none in 16 bits. */
+static int set_scale(const tfi_format *f, unsigned char *block, int which, uint16_t value) {
+    if (f->dtype == TRANSFORMER_MXFP4 || (which && !f->has_offset)) return 0;
+    memcpy(block + f->scale_at + 2 * which, &value, sizeof value);
+    return 1;
+}
+
+static void test_decode(void) {
+    static const uint16_t special[8] = {0x0000, 0x8000, 0x0001, 0x83FF,
+                                        0x7C00, 0xFC00, 0x7E00, 0x7BFF};
+    for (int g = 0; g < N_TYPES; g++) {
+        const tfi_format *f = tfi_format_of(goldens[g].dtype);
+        size_t size = (size_t)f->size;
+        unsigned char *blocks = (unsigned char *)malloc(BLOCKS * size);
+        float *row = (float *)malloc((size_t)f->block * sizeof(float));
+        transformer_tensor t;
+        uint64_t sum = 0, at = 0;
+        random_bytes(blocks, BLOCKS * size, (uint64_t)f->dtype);
+        for (int i = 0; i < BLOCKS; i++) {
+            unsigned char *b = blocks + (size_t)i * size;
+            for (int which = 0; which < 2 && i % 16 == 0; which++)
+                set_scale(f, b, which, special[(i / 16 >> 3 * which) % 8]);
+        }
+        t.data = blocks, t.dtype = f->dtype, t.rows = BLOCKS, t.cols = f->block;
+        for (int i = 0; i < BLOCKS; i++) {
+            transformer_decode(row, &t, i, 1);
+            for (int j = 0; j < f->block; j++) {
+                uint32_t bits = tfi_float_to_bits(row[j]);
+                if ((bits & 0x7fffffffu) > 0x7f800000u) bits = 0x7fc00000u;
+                sum += bits * (2 * at++ + 1);
+            }
+        }
+        CHECK(sum == goldens[g].sum ||
+              !tfi_word_at("\0\0\0\1")); /* scales are little-endian there */
+        free(blocks), free(row);
+    }
+    GROUP("decode: %d types, %d blocks each, as the Python package gguf", N_TYPES, BLOCKS);
+}
+
+/* Rows of blocks with scales around 0.01. */
+static void make_rows(const tfi_format *f, unsigned char *out, int rows, int cols, uint64_t seed) {
+    size_t n = (size_t)rows * (size_t)(cols / f->block);
+    random_bytes(out, n * (size_t)f->size, seed);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char *block = out + i * (size_t)f->size;
+        float scale = 0.01f + (float)(random_word(seed + i) % 256) / 20000;
+        set_scale(f, block, 0, tfi_to_f16(scale));
+        set_scale(f, block, 1, tfi_to_f16(f->block == 32 ? -scale * 8 : scale * 3));
+        if (f->dtype == TRANSFORMER_MXFP4) block[0] = (unsigned char)(120 + i % 4);
+    }
+}
+
+/* ---- products ---- */
+
+typedef struct problem {
+    const tfi_format *f;
+    int rows, cols;
+    unsigned char *weights;
+    float *decoded, *x, *want; /* want: in double, rounded */
+} problem;
+
+static void make_problem(problem *p, const tfi_format *f, int rows, int cols) {
+    transformer_tensor t;
+    size_t row = transformer_row_size(f->dtype, cols);
+    p->f = f, p->rows = rows, p->cols = cols;
+    p->weights = (unsigned char *)malloc((size_t)rows * row); /* sanitizers see what is behind it */
+    p->decoded = (float *)malloc((size_t)rows * (size_t)cols * sizeof(float));
+    p->x = (float *)malloc((size_t)TOKENS * (size_t)cols * sizeof(float));
+    p->want = (float *)malloc((size_t)TOKENS * (size_t)rows * sizeof(float));
+    make_rows(f, p->weights, rows, cols, (uint64_t)(f->dtype * 1000 + cols));
+    t.data = p->weights, t.dtype = f->dtype, t.rows = rows, t.cols = cols;
+    CHECK(transformer_decode(p->decoded, &t, 0, rows) == TRANSFORMER_OK);
+    for (int i = 0; i < TOKENS * cols; i++)
+        p->x[i] = test_noise((uint32_t)i) + test_noise((uint32_t)i + 77777u) +
+                  test_noise((uint32_t)i + 5555555u);
+    for (int i = 0; i < TOKENS; i++)
+        for (int r = 0; r < rows; r++) {
+            double sum = 0;
+            for (int j = 0; j < cols; j++)
+                sum += (double)p->decoded[r * cols + j] * (double)p->x[i * cols + j];
+            p->want[i * rows + r] = (float)sum;
+        }
+}
+
+static void free_problem(problem *p) {
+    free(p->weights), free(p->decoded), free(p->x), free(p->want);
+}
+
+static void *allocate64(size_t size, void **to_free) {
+    *to_free = malloc(size + 64);
+    return (char *)*to_free + (64 - (uintptr_t)*to_free % 64) % 64;
+}
+
+/* Rows first .. first + count - 1 times tokens from .. from + n - 1. */
+static void multiply(const tfi_kernels *k, const problem *p, int first, int count, int from, int n,
+                     float *out) {
+    void *free_panels, *free_scratch;
+    size_t bytes = tfi_act_bytes(TFI_ACT_INT8, p->cols);
+    size_t row = transformer_row_size(p->f->dtype, p->cols);
+    unsigned char *panels =
+        (unsigned char *)allocate64(bytes * (size_t)(n + TFI_MAX_TILE), &free_panels);
+    void *scratch = allocate64(tfi_block_scratch(p->cols), &free_scratch);
+    tfi_pack_panels(k, TFI_ACT_INT8, panels, p->x + from * p->cols, p->cols, n, p->cols, 0,
+                    (n + k->tile - 1) / k->tile);
+    k->blocks(p->f, p->weights + (size_t)first * row, row, count, panels, n, p->cols, out,
+              (size_t)p->rows, scratch);
+    free(free_panels), free(free_scratch);
+}
+
+static void check_products(const tfi_kernels *k, const problem *p, double *worst) {
+    static float all[TOKENS * MAX_ROWS], some[TOKENS * MAX_ROWS];
+    double error = 0, size = 0;
+    multiply(k, p, 0, p->rows, 0, TOKENS, all);
+    for (int i = 0; i < TOKENS * p->rows; i++) {
+        error += ((double)all[i] - (double)p->want[i]) * ((double)all[i] - (double)p->want[i]);
+        size += (double)p->want[i] * (double)p->want[i];
+    }
+    CHECK(error <= 5e-4 * size);
+    if (size > 0 && error / size > *worst) *worst = error / size;
+    for (int n = 1; n < TOKENS; n++) { /* any part of the tokens, any part of the rows */
+        int first = n % p->rows, count = p->rows - first, same = 1;
+        multiply(k, p, first, count, TOKENS - n, n, some);
+        for (int t = 0; t < n; t++)
+            same &= memcmp(some + t * p->rows, all + (TOKENS - n + t) * p->rows + first,
+                           (size_t)count * sizeof(float)) == 0;
+        CHECK(same);
+    }
+}
+
+/* A NaN or an infinity among 32 activations makes every product with them a NaN, and no other. */
+static void check_odd(const tfi_kernels *k, problem *p) {
+    static float out[2 * MAX_ROWS];
+    float *spoiled = p->x + p->cols - 1, before = *spoiled;
+    for (int kind = 0; kind < 2; kind++) {
+        *spoiled = tfi_bits_to_float(kind ? 0x7fc00000u : 0x7f800000u);
+        multiply(k, p, 0, p->rows, 0, 2, out);
+        for (int r = 0; r < p->rows; r++) {
+            CHECK((tfi_float_to_bits(out[r]) & 0x7fffffffu) > 0x7f800000u);
+            CHECK((tfi_float_to_bits(out[p->rows + r]) & 0x7fffffffu) < 0x7f800000u);
+        }
+    }
+    *spoiled = before;
+}
+
+static void test_products(void) {
+    static const int shapes[][2] = {{1, 32},  {3, 64},   {5, 288},  {41, 96},  {33, 256}, {4, 512},
+                                    {7, 768}, {6, 2304}, {17, 544}, {5, 4608}, {2, 2048}};
+    for (int i = 0; tfi_rows[i]; i++) {
+        const tfi_kernels *k = tfi_rows[i];
+        double worst = 0;
+        if ((k->needs & tfi_cpu()) != k->needs) {
+            SKIP("%s: this CPU cannot run it", k->name);
+            continue;
+        }
+        for (int g = 0; g < N_TYPES; g++)
+            for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+                const tfi_format *f = tfi_format_of(goldens[g].dtype);
+                problem p;
+                if (shapes[s][1] % f->block) continue;
+                make_problem(&p, f, shapes[s][0], shapes[s][1]);
+                check_products(k, &p, &worst);
+                if (s % 4 == 0) check_odd(k, &p);
+                free_problem(&p);
+            }
+        GROUP("%s: products with 8-bit activations, NMSE at most %.1e, any tile the same bits",
+              k->name, worst);
+    }
+}
+
+/* Alone on arrays a quantised matrix meets float32 activations, in the same bits as decoded rows. */
+static void test_matmul(void) {
+    static float out[TOKENS * MAX_ROWS], exact[TOKENS * MAX_ROWS];
+    for (int g = 0; g < N_TYPES; g++) {
+        problem p;
+        transformer_tensor t;
+        make_problem(&p, tfi_format_of(goldens[g].dtype), 9, 768);
+        t.data = p.weights, t.dtype = p.f->dtype, t.rows = 9, t.cols = 768;
+        CHECK(transformer_matmul(out, p.x, &t, NULL, TOKENS) == TRANSFORMER_OK);
+        t.data = p.decoded, t.dtype = TRANSFORMER_F32;
+        CHECK(transformer_matmul(exact, p.x, &t, NULL, TOKENS) == TRANSFORMER_OK);
+        double error = 0, size = 0;
+        for (int i = 0; i < TOKENS * 9; i++) {
+            error += ((double)out[i] - (double)exact[i]) * ((double)out[i] - (double)exact[i]);
+            size += (double)p.want[i] * (double)p.want[i];
+        }
+        CHECK(error <= 1e-12 * size); /* 1e-6, relative */
+        const int32_t ids[3] = {8, 0, 3};
+        t.data = p.weights, t.dtype = p.f->dtype;
+        CHECK(transformer_embedding(out, &t, ids, 0) == TRANSFORMER_OK);
+        float *rows = (float *)malloc(3 * 768 * sizeof(float));
+        CHECK(transformer_embedding(rows, &t, ids, 3) == TRANSFORMER_OK);
+        for (int i = 0; i < 3; i++)
+            CHECK(memcmp(rows + i * 768, p.decoded + ids[i] * 768, 768 * sizeof(float)) == 0);
+        free(rows);
+        free_problem(&p);
+    }
+    GROUP("matmul and embedding on plain arrays of blocks");
+}
+
+static void test_queries(void) {
+    static float out[1024];
+    static unsigned char blocks[1024];
+    transformer_tensor t;
+    t.data = blocks, t.dtype = TRANSFORMER_Q4_K, t.rows = 2, t.cols = 256;
+    CHECK(strcmp(transformer_dtype_name(TRANSFORMER_Q4_K), "Q4_K") == 0);
+    CHECK(strcmp(transformer_dtype_name(TRANSFORMER_F32), "F32") == 0);
+    CHECK(strcmp(transformer_dtype_name(16), "IQ2_XXS") == 0 && !transformer_dtype_block(16));
+    CHECK(strcmp(transformer_dtype_name(-1), "unknown type") == 0 && !transformer_dtype_size(16));
+    CHECK(transformer_dtype_block(TRANSFORMER_Q4_K) == 256);
+    CHECK(transformer_dtype_size(TRANSFORMER_Q4_K) == 144);
+    CHECK(transformer_dtype_block(TRANSFORMER_BF16) == 1);
+    CHECK(transformer_row_size(TRANSFORMER_Q4_K, 512) == 288);
+    CHECK(transformer_row_size(TRANSFORMER_Q4_K, 128) == 0);
+    CHECK(transformer_row_size(TRANSFORMER_Q8_0, 33) == 0);
+    CHECK(transformer_row_size(TRANSFORMER_Q8_0, -32) == 0 && transformer_row_size(77, 32) == 0);
+    CHECK(transformer_decode(out, &t, 0, 2) == TRANSFORMER_OK);
+    CHECK(transformer_decode(out, &t, 1, 2) == TRANSFORMER_ARGUMENT);
+    CHECK(transformer_decode(out, &t, -1, 1) == TRANSFORMER_ARGUMENT);
+    CHECK(transformer_decode(out, &t, 0, -1) == TRANSFORMER_ARGUMENT);
+    CHECK(transformer_decode(NULL, &t, 0, 1) == TRANSFORMER_ARGUMENT);
+    CHECK(transformer_decode(out, NULL, 0, 1) == TRANSFORMER_ARGUMENT);
+    t.cols = 255;
+    CHECK(transformer_decode(out, &t, 0, 1) == TRANSFORMER_ARGUMENT);
+    CHECK(transformer_matmul(out, out, &t, NULL, 1) == TRANSFORMER_ARGUMENT);
+    t.cols = 256, t.dtype = 16;
+    CHECK(transformer_decode(out, &t, 0, 1) == TRANSFORMER_ARGUMENT);
+    GROUP("queries and refusals");
+}
+
+int main(void) {
+    test_queries();
+    test_decode();
+    test_products();
+    test_matmul();
+    return test_finish();
+}

@@ -86,8 +86,12 @@
  * ROUNDING   Activations and sums are float32.  F32 and F16 weights are multiplied in float32, and
  *            so are BF16 weights, except on the row "avx512bf16": there the activations that enter
  *            a matrix product are rounded to BF16 (relative error 2^-9 each), while products are
- *            exact and sums float32.  options.full_precision = 1 keeps float32
- *            activations everywhere.
+ *            exact and sums float32.  Quantised weights meet activations that are rounded to 8 bits,
+ *            with a scale for each 32 (a 127th of the largest of them; the error of a product is
+ *            below 1e-4 of its size, squared and on average); sums of integers are exact.
+ *            options.full_precision = 1 keeps float32 activations everywhere; quantised weights
+ *            then give the bits of the same weights decoded to F32.  transformer_matmul and the
+ *            other functions on plain arrays always keep float32 activations.
  *            Keys and values are kept in float32 unless options.kv_dtype asks for F16.  exp has a
  *            relative error below 3e-7, tanh and erf an absolute one below 2e-7; RoPE angles are
  *            computed in double.
@@ -96,7 +100,7 @@
  *            for options.rope_length.
  * PAUSE      transformer_run can pause after some layers and be resumed later: a game can spend
  *            2 ms a frame.
- * BIG-ENDIAN Weights are numbers in the machine's own byte order.
+ * BIG-ENDIAN Weights are numbers in the machine's own byte order, also the 16-bit fields of blocks.
  * MACROS     Before including (each may be given with -D):
  *              TRANSFORMER_IMPLEMENTATION  compile the implementation here (exactly one .c file)
  *              TRANSFORMER_STATIC          everything static: two libraries may carry own copies
@@ -6040,7 +6044,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 
 /* ==== >>history ==============================================================================
  *
- * 0.1.0  first version: F32, F16 and BF16 weights; scalar, AVX2, AVX-512, NEON, wasm.
+ * 0.1.0  first version: F32, F16, BF16 and quantised weights; scalar, AVX2, AVX-512, NEON, wasm.
  *
  * MIT License, see the file LICENSE.
  */

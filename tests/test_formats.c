@@ -264,10 +264,110 @@ static void test_queries(void) {
     GROUP("queries and refusals");
 }
 
+/* ---- whole models ---- */
+
+enum { N = 15, VOCAB = 70 };
+
+/* Logits of N tokens, `chunk` at a time. */
+static void run_model(const transformer_model *m, int chunk, int threads, int batch,
+                      float *logits) {
+    transformer_options options;
+    int32_t tokens[N];
+    memset(&options, 0, sizeof options);
+    options.n_threads = threads, options.batch = batch;
+    transformer_state *state = transformer_state_new(m, &options, NULL);
+    transformer_workspace *work = transformer_workspace_new(m, &options, NULL);
+    for (int i = 0; i < N; i++) tokens[i] = (int32_t)(random_word((uint64_t)i) % VOCAB);
+    for (int i = 0; i < N; i += chunk) {
+        transformer_sequence sequence;
+        transformer_call call;
+        memset(&sequence, 0, sizeof sequence), memset(&call, 0, sizeof call);
+        sequence.state = state, sequence.tokens = tokens + i;
+        sequence.n = N - i < chunk ? N - i : chunk;
+        sequence.logits = logits + i * VOCAB, sequence.logits_rows = TRANSFORMER_LOGITS_ALL;
+        call.sequences = &sequence, call.n_sequences = 1;
+        CHECK(transformer_run(m, work, &call, NULL) == TRANSFORMER_OK);
+    }
+    transformer_free(state), transformer_free(work);
+}
+
+/* All matrices of type f, with the norms at 1; then the same decoded to F32. */
+static unsigned char *make_weights(const transformer_config *c, const tfi_format *f, int decoded) {
+    int dtype = decoded ? TRANSFORMER_F32 : f->dtype, rows, cols;
+    size_t offset;
+    unsigned char *flat = (unsigned char *)malloc(transformer_flat_size(c, dtype) + 64), *at = flat;
+    at += (64 - (uintptr_t)at % 64) % 64;
+    for (int l = 0; l < c->n_layers; l++)
+        for (int role = 0; role < TRANSFORMER_N_ROLES; role++) {
+            if (!transformer_flat_offset(c, dtype, role, l, &offset)) continue;
+            transformer_tensor_shape(c, role, l, &rows, &cols);
+            if (rows == 1) {
+                for (int i = 0; i < cols; i++) ((float *)(void *)(at + offset))[i] = 1;
+                continue;
+            }
+            transformer_tensor t;
+            t.data = at + offset, t.dtype = f->dtype, t.rows = rows, t.cols = cols;
+            unsigned char *blocks =
+                decoded ? (unsigned char *)malloc(tfi_tensor_bytes(&t)) : at + offset;
+            make_rows(f, blocks, rows, cols, (uint64_t)(role * 100 + l));
+            t.data = blocks;
+            if (decoded) {
+                transformer_decode((float *)(void *)(at + offset), &t, 0, rows);
+                free(blocks);
+            }
+        }
+    return flat;
+}
+
+static transformer_model *make_model(const transformer_config *c, int dtype, unsigned char *flat,
+                                     int full_precision, const char *isa) {
+    transformer_options options;
+    memset(&options, 0, sizeof options);
+    options.full_precision = full_precision, options.isa = isa;
+    transformer_model *m = transformer_model_new(c, &options, NULL);
+    flat += (64 - (uintptr_t)flat % 64) % 64;
+    CHECK(transformer_bind_flat(m, flat, transformer_flat_size(c, dtype), dtype, NULL) ==
+          TRANSFORMER_OK);
+    return m;
+}
+
+/* Any split, threads and batch give the same bits on the fast path; the full-precision path gives
+ * those of the decoded weights. */
+static void test_model(const char *isa, int turn) {
+    static float want[N * VOCAB], have[N * VOCAB];
+    static const int ways[][3] = {{1, 2, 0}, {2, 1, 0}, {5, 3, 0}, {7, 1, 4}};
+    static transformer_config c;
+    transformer_config_defaults(&c);
+    c.dim = 256, c.n_layers = 2, c.n_heads = 4, c.n_kv_heads = 2, c.mlp_dim = 512;
+    c.vocab_size = VOCAB, c.context = 64;
+    for (int g = turn % 3; g < N_TYPES; g += 3) { /* the types in turn */
+        const tfi_format *f = tfi_format_of(goldens[g].dtype);
+        unsigned char *blocks = make_weights(&c, f, 0), *floats = make_weights(&c, f, 1);
+        for (int full = 0; full < 2; full++) {
+            transformer_model *m = make_model(&c, f->dtype, blocks, full, isa);
+            run_model(m, N, 1, 0, want);
+            for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+                run_model(m, ways[w][0], ways[w][1], ways[w][2], have);
+                CHECK(memcmp(want, have, sizeof want) == 0);
+            }
+            transformer_free(m);
+        }
+        transformer_model *m = make_model(&c, TRANSFORMER_F32, floats, 0, isa);
+        run_model(m, N, 1, 0, have);
+        CHECK(memcmp(want, have, sizeof want) == 0);
+        transformer_free(m);
+        free(blocks), free(floats);
+    }
+    GROUP("%s: models: same bits however run; full precision as decoded", isa);
+}
+
 int main(void) {
     test_queries();
     test_decode();
     test_products();
     test_matmul();
+    for (int i = 0; tfi_rows[i]; i++)
+        if ((tfi_rows[i]->needs & tfi_cpu()) == tfi_rows[i]->needs)
+            test_model(tfi_rows[i]->name, i);
     return test_finish();
 }

@@ -2261,6 +2261,15 @@ static int mfi_filled(const model_file *mf, int role) {
     return 0;
 }
 
+static int mfi_head_is_copy(const model_file *mf) {
+    int head = mf->slots[TRANSFORMER_HEAD].tensor;
+    int embedding = mf->slots[TRANSFORMER_EMBEDDING].tensor;
+    const mfi_tensor *a = &mf->found[head], *b;
+    if (embedding < 0) return 1; /* its absence is reported later */
+    b = &mf->found[embedding];
+    return a->type == b->type && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+}
+
 /* Biases and the head, now that the tensors are known. */
 static int mfi_settle(model_file *mf, const mfi_reader *r, transformer_error *error) {
     static const int roles[][2] = {
@@ -2278,8 +2287,9 @@ static int mfi_settle(model_file *mf, const mfi_reader *r, transformer_error *er
     for (i = 0; i < sizeof roles / sizeof *roles; i++)
         if (r->bias_any & roles[i][0] && mfi_filled(mf, roles[i][1])) c->biases |= roles[i][0];
     c->tied = r->tied >= 0 ? r->tied : !has_head || (mf->family->flags & MFI_TIED) != 0;
-    if (c->tied && has_head) /* a copy of the embedding */
-        mf->slots[TRANSFORMER_HEAD].tensor = -1;
+    /* A head beside tied embeddings is a copy of them and is left out, or it is what counts. */
+    if (c->tied && has_head && !mfi_head_is_copy(mf)) c->tied = 0;
+    if (c->tied) mf->slots[TRANSFORMER_HEAD].tensor = -1;
     if (!c->tied && !has_head) return mfi_missing_tensor(mf, TRANSFORMER_HEAD, 0, error);
     return 1;
 }

@@ -241,6 +241,22 @@ static void must_survive(const char *path, const char *what) {
 
 /* ---- good files ---- */
 
+/* A head that differs from the embedding counts, whatever tie_word_embeddings says. */
+static void test_tied_with_other_head(void) {
+    transformer_error error;
+    model_file *file;
+    char config[400];
+    size_t at = strlen(llama_config) - strlen("false}");
+    llama_good();
+    snprintf(config, sizeof config, "%.*strue}", (int)at, llama_config);
+    write_text("config.json", config);
+    must_work(dir, "tied with another head");
+    file = model_file_open(dir, NULL, &error);
+    check(file && !model_file_config(file)->tied && model_file_tensor(file, TRANSFORMER_HEAD, 0),
+          "another head is used", error.text);
+    model_file_close(file);
+}
+
 static void test_good(void) {
     static const char *const names[] = {"F32", "F16", "BF16"};
     static const int dtypes[] = {TRANSFORMER_F32, TRANSFORMER_F16, TRANSFORMER_BF16};
@@ -260,6 +276,7 @@ static void test_good(void) {
         check(file && model_file_get_info(file)->n_tensors == N_LLAMA, "tensors", error.text);
         check(!model_file_tensor(file, TRANSFORMER_Q_BIAS, 0), "no bias", "");
         check(!model_file_tensor(file, TRANSFORMER_Q, 2), "no third layer", "");
+        check(model_file_tensor(file, TRANSFORMER_HEAD, 0) != NULL, "the head", "");
         check(!model_file_tensor(file, -1, 0), "no such role", "");
         model_file_close(file);
     }
@@ -984,6 +1001,7 @@ int main(void) {
         return 1;
     }
     test_good();
+    test_tied_with_other_head();
     test_shards();
     test_transposed();
     test_interleaved();

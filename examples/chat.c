@@ -61,10 +61,11 @@ typedef struct talker {
     sampler sampler;
     sampler_candidate *scratch;
     float *logits;
-    char *piece;     /* text of one token */
-    int32_t *cached; /* [context] tokens that the state has seen: as many as its position */
-    int end_of_turn; /* the token with which the template closes an answer, or -1 */
-    size_t longest;  /* bytes of the longest name of a control token */
+    char *piece;      /* text of one token */
+    int32_t *cached;  /* [context] tokens that the state has seen: as many as its position */
+    int end_of_turn;  /* the token with which the template closes an answer, or -1 */
+    size_t longest;   /* bytes of the longest name of a control token */
+    char begins[256]; /* can such a name begin with this byte? */
     chat_message *messages;
     int n_messages, capacity;
 } talker;
@@ -136,10 +137,12 @@ static void remove_messages(talker *c, int from, int n) {
 
 /* ---- from messages to tokens ---- */
 
-/* The control token whose name begins at byte `at`, all of it the template's, or -1. */
-static int control_token(const talker *c, const chat_text *text, size_t at, size_t *size) {
+/* The control token whose name begins at byte `at` and has no byte of a message, or -1; *size is
+ * that of its name.  With `any`, names with such bytes count too. */
+static int control_token(const talker *c, const chat_text *text, size_t at, int any, size_t *size) {
     size_t most = 0;
-    while (most < c->longest && at + most < text->size && !text->quoted[at + most]) most++;
+    if (!c->begins[(unsigned char)text->text[at]]) return -1;
+    while (most < c->longest && at + most < text->size && (any || !text->quoted[at + most])) most++;
     for (*size = most; *size > 0; --*size) {
         int token = tokenizer_find(c->tokenizer, text->text + at, *size);
         if (token >= 0 && tokenizer_type(c->tokenizer, token) == TOKENIZER_CONTROL) return token;
@@ -147,30 +150,61 @@ static int control_token(const talker *c, const chat_text *text, size_t at, size
     return -1;
 }
 
-/* Control tokens by name where the template writes them, never where a message does; what is
- * between them as one text.  To be freed. */
-static int32_t *encode_text(const talker *c, const chat_text *text, int *n) {
+/* Is there the name of a control token that is a message's, in whole or in part? */
+static int is_hostile(const talker *c, const chat_text *text) {
+    size_t size;
+    for (size_t at = 0; at < text->size; at++)
+        if (control_token(c, text, at, 1, &size) >= 0 && memchr(text->quoted + at, 1, size))
+            return 1;
+    return 0;
+}
+
+/* The bytes from .. to as ordinary text, or with the names of control tokens in it. */
+static size_t encode_part(const talker *c, const chat_text *text, size_t from, size_t to, int flags,
+                          int32_t *tokens, size_t capacity) {
     tokenizer_error error;
+    if (from == to) return 0;
+    int n = tokenizer_encode(c->tokenizer, text->text + from, to - from, flags, tokens, capacity,
+                             &error);
+    if (n < 0) die("%s", error.text);
+    return (size_t)n;
+}
+
+/* Control tokens by name where the template writes them, never where a message does.  Where no
+ * message tries to, the tokenizer does it all.  To be freed. */
+static int32_t *encode_text(const talker *c, const chat_text *text, int *n) {
     size_t capacity = tokenizer_encode_bound(c->tokenizer, text->size) + 2 * text->size + 2;
     int32_t *tokens = (int32_t *)allocate(capacity, sizeof *tokens);
     size_t from = 0, at = 0, size = 0, count = 0;
-    while (at <= text->size) {
-        int token = at < text->size ? control_token(c, text, at, &size) : -1;
-        if (token < 0 && at < text->size) {
+    if (!is_hostile(c, text)) {
+        *n = (int)encode_part(c, text, 0, text->size, TOKENIZER_SPECIAL, tokens, capacity);
+        return tokens;
+    }
+    while (at < text->size) {
+        int token = control_token(c, text, at, 0, &size);
+        if (token < 0) {
             at++;
             continue;
         }
-        int more = at == from ? 0
-                              : tokenizer_encode(c->tokenizer, text->text + from, at - from, 0,
-                                                 tokens + count, capacity - count, &error);
-        if (more < 0) die("%s", error.text);
-        count += (size_t)more;
-        if (token < 0) break;
+        count += encode_part(c, text, from, at, 0, tokens + count, capacity - count);
         tokens[count++] = token;
         from = at += size;
     }
+    count += encode_part(c, text, from, at, 0, tokens + count, capacity - count);
     *n = (int)count;
     return tokens;
+}
+
+/* Which tokens are control tokens, for control_token. */
+static void find_control_tokens(talker *c) {
+    for (int i = 0; i < tokenizer_vocab_size(c->tokenizer); i++) {
+        int size = 0;
+        const char *piece = tokenizer_piece(c->tokenizer, i, &size);
+        if (tokenizer_type(c->tokenizer, i) != TOKENIZER_CONTROL || piece == NULL || size < 1)
+            continue;
+        c->begins[(unsigned char)piece[0]] = 1;
+        if ((size_t)size > c->longest) c->longest = (size_t)size;
+    }
 }
 
 /* The conversation as text: 0, or -1 if the template refuses it. */
@@ -197,7 +231,7 @@ static int find_end_of_turn(const talker *c) {
     size_t size, at;
     if (render(c, messages, 2, 0, &text, &error) != 0) return -1;
     for (at = text.size; at > 0 && !text.quoted[at - 1];) at--;
-    for (; end < 0 && at < text.size; at++) end = control_token(c, &text, at, &size);
+    for (; end < 0 && at < text.size; at++) end = control_token(c, &text, at, 0, &size);
     chat_text_free(&text);
     return end;
 }
@@ -392,12 +426,7 @@ static void set_up(talker *c, const arguments *a) {
     c->scratch = (sampler_candidate *)allocate(vocab_size, sizeof *c->scratch);
     c->piece = (char *)allocate(tokenizer_decode_bound(c->tokenizer), 1);
     c->cached = (int32_t *)allocate((size_t)transformer_state_context(c->state), sizeof *c->cached);
-    for (int i = 0; i < tokenizer_vocab_size(c->tokenizer); i++) {
-        int size = 0;
-        if (tokenizer_type(c->tokenizer, i) != TOKENIZER_CONTROL) continue;
-        if (tokenizer_piece(c->tokenizer, i, &size) && (size_t)size > c->longest)
-            c->longest = (size_t)size;
-    }
+    find_control_tokens(c);
     c->end_of_turn = find_end_of_turn(c);
     if (sampler_init(&c->sampler, &a->sampling.options) != 0) die("impossible sampling options");
     if (a->system) add_message(c, "system", a->system, strlen(a->system));

@@ -4235,8 +4235,8 @@ static TFI_TARGET TFI_INLINE __m256 tfi_subscales8(const int8_t *s, int which) {
 #define D_ZERO _mm256_setzero_si256()
 #define D_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define D_START(p) D_ZERO
-#define D_DOT_S(sum, w, x) tfi_dot8(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-#define D_DOT_U(sum, w, x) tfi_dot8(sum, w, x)
+#define D_DOT(is_signed, sum, w, x)                                                                \
+    (is_signed ? tfi_dot8(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) : tfi_dot8(sum, w, x))
 #define D_STORE_BYTES(p, v) tfi_store8_bytes(p, v)
 #include TRANSFORMER_FILE
 
@@ -4367,8 +4367,8 @@ static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
 #define D_ZERO _mm512_setzero_si512()
 #define D_LOAD(p) _mm512_loadu_si512((const void *)(p))
 #define D_START(p) D_ZERO
-#define D_DOT_S(sum, w, x) tfi_dot16(sum, _mm512_abs_epi8(w), tfi_sign16(x, w))
-#define D_DOT_U(sum, w, x) tfi_dot16(sum, w, x)
+#define D_DOT(is_signed, sum, w, x)                                                                \
+    (is_signed ? tfi_dot16(sum, _mm512_abs_epi8(w), tfi_sign16(x, w)) : tfi_dot16(sum, w, x))
 #define D_STORE_BYTES(p, v)                                                                        \
     _mm_storeu_si128(                                                                              \
         (__m128i *)(void *)(p),                                                                    \
@@ -4384,16 +4384,20 @@ static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
 #undef TFI_BLOCK_ROW
 #undef D_BIAS
 #undef D_START
-#undef D_DOT_S
-#undef D_DOT_U
+#undef D_DOT
 #define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX512 | TFI_CPU_VNNI)
 #define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx512vnni
 #define D_BIAS 128
 #define D_START(p) D_LOAD(p)
-#define D_DOT_S(sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
-#define D_DOT_U(sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
+#define D_DOT(is_signed, sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
+#undef TFI_HOLD
+#if defined(__GNUC__) && !defined(__clang__) /* gcc 12 would store every sum after every step */
+#define TFI_HOLD(sum) __asm__("" : "+v"(sum));
+#else
+#define TFI_HOLD(sum)
+#endif
 #define TFI_KEEP_VOCABULARY
 #include TRANSFORMER_FILE
 
@@ -4542,8 +4546,7 @@ static TFI_INLINE float32x4_t tfi_subscales4(const int8_t *s, int from, int step
 #define D_ZERO vdupq_n_s32(0)
 #define D_LOAD(p) vreinterpretq_s32_u8(vld1q_u8(p))
 #define D_START(p) D_ZERO
-#define D_DOT_S(sum, w, x) tfi_dot4(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x))
-#define D_DOT_U(sum, w, x) D_DOT_S(sum, w, x)
+#define D_DOT(is_signed, sum, w, x) tfi_dot4(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x))
 #define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
 #include TRANSFORMER_FILE
 #define TFI_VECTOR_ROWS TFI_ENTRY(neon),
@@ -4691,8 +4694,7 @@ static TFI_INLINE v128_t tfi_subscales4(const int8_t *s, int from, int step) {
 #define D_ZERO wasm_i32x4_splat(0)
 #define D_LOAD(p) wasm_v128_load(p)
 #define D_START(p) D_ZERO
-#define D_DOT_S(sum, w, x) tfi_dot4(sum, w, x)
-#define D_DOT_U(sum, w, x) tfi_dot4(sum, w, x)
+#define D_DOT(is_signed, sum, w, x) tfi_dot4(sum, w, x)
 #define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
 #include TRANSFORMER_FILE
 #define TFI_VECTOR_ROWS TFI_ENTRY(simd128),
@@ -5517,7 +5519,11 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #define TFI_BLOCK_X(r, t) x##t = D_LOAD(x + (size_t)(j * tokens + t) * TFI_VECTOR);
 #define TFI_BLOCK_DECLARE(r, t) TFI_I x##t;
 #define TFI_BLOCK_MAC(r, t)                                                                        \
-    a##r##t = is_signed ? D_DOT_S(a##r##t, q, x##t) : D_DOT_U(a##r##t, q, x##t);
+    a##r##t = D_DOT(is_signed, a##r##t, q, x##t);                                                  \
+    TFI_HOLD(a##r##t)
+#ifndef TFI_HOLD
+#define TFI_HOLD(sum)
+#endif
 #define TFI_BLOCK_ROW_MACS(LIST, r)                                                                \
     q = D_LOAD(w##r + (size_t)j * TFI_VECTOR);                                                     \
     LIST(TFI_BLOCK_MAC, r)
@@ -6017,8 +6023,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef D_ZERO
 #undef D_LOAD
 #undef D_START
-#undef D_DOT_S
-#undef D_DOT_U
+#undef D_DOT
 #undef D_STORE_BYTES
 #undef D_STORE
 #undef D_SPLAT

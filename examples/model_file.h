@@ -3241,6 +3241,26 @@ static void mfi_gguf_exaone4(mfi_meta *m, transformer_config *c) {
     mfi_rope_on_windows(c);
 }
 
+/* 7B rotates, 13B has ALiBi; they are told apart by their layers. */
+static void mfi_gguf_baichuan(mfi_meta *m, transformer_config *c) {
+    (void)m;
+    if (c->n_layers != 40) return;
+    c->position = TRANSFORMER_POSITION_ALIBI;
+    c->alibi_max_bias = 8;
+    memset(c->rope, 0, sizeof c->rope);
+}
+
+static void mfi_gguf_arcee(mfi_meta *m, transformer_config *c) {
+    (void)m;
+    c->gated = 0;
+    c->activation = TRANSFORMER_RELU2;
+}
+
+static void mfi_gguf_orion(mfi_meta *m, transformer_config *c) {
+    (void)m;
+    c->norm_bias = 1;
+}
+
 static void mfi_gguf_starcoder2(mfi_meta *m, transformer_config *c) {
     int i, window = mfi_gguf_window(m, 4096);
     for (i = 0; i < c->n_layers; i++) c->layers[i].window = window;
@@ -3318,6 +3338,14 @@ static const mfi_gguf_arch mfi_gguf_archs[] = {
     {"exaone4", "exaone4", 0, MFI_ALL_BIAS, mfi_gguf_exaone4},
     {"seed_oss", "seed_oss", 0, MFI_ALL_BIAS, NULL},
     {"hunyuan-dense", "hunyuan_v1_dense", 0, MFI_ALL_BIAS, NULL},
+    /* Llamas under other names */
+    {"mistral3", "llama", MFI_PAIRS, MFI_ALL_BIAS, NULL},
+    {"internlm2", "llama", MFI_PAIRS, 0, NULL},
+    {"xverse", "llama", MFI_PAIRS, 0, NULL},
+    {"baichuan", "llama", MFI_PAIRS, 0, mfi_gguf_baichuan},
+    {"arcee", "llama", MFI_PAIRS | MFI_UNGATED, 0, mfi_gguf_arcee},
+    {"exaone", "llama", 0, 0, NULL},
+    {"orion", "llama", MFI_LN, 0, mfi_gguf_orion},
 };
 
 /* OLMo's and MiniCPM's converter permutes rows and not biases, Falcon's loses the ALiBi that comes

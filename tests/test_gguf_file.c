@@ -663,6 +663,49 @@ static void test_weights(void) {
           worst, worst_fast);
 }
 
+/* Architectures that compute what another one does: the same file under the other name gives the same bits. */
+static void test_names(void) {
+    static const char *const names[][3] = {{"llama", "llama", "internlm2"},
+                                           {"llama", "llama", "xverse"},
+                                           {"llama", "llama", "baichuan"},
+                                           {"llama", "llama", "mistral3"},
+                                           {"stablelm", "stablelm", "orion"}};
+    transformer_error error;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        static float one[256], other[256];
+        char path[120];
+        model_file_value v;
+        snprintf(path, sizeof path, "tests/gguf/%s.gguf", names[i][0]);
+        model_file *file = model_file_open(path, NULL, &error);
+        check(file && runs(file, one, 1, &error), path, error.text);
+        if (!file) continue;
+        begin(3);
+        for (size_t k = 0, n = strlen(names[i][1]); model_file_metadata(file, k, &v); k++) {
+            char text[100];
+            if (v.type == MODEL_FILE_ARRAY) continue; /* the vocabulary */
+            if (v.key.length > n && memcmp(v.key.text, names[i][1], n) == 0)
+                snprintf(text, sizeof text, "%s%.*s", names[i][2], (int)(v.key.length - n),
+                         v.key.text + n);
+            else snprintf(text, sizeof text, "%.*s", (int)v.key.length, v.key.text);
+            if (strcmp(text, "general.architecture") == 0) {
+                key_string(text, names[i][2]);
+                continue;
+            }
+            key(text, v.type);
+            put(v.data, v.bytes);
+        }
+        copy_tensors(file, 0, SIZE_MAX, "");
+        end();
+        model_file *renamed = model_file_open_memory(w.bytes, w.n, NULL, &error);
+        check(renamed && runs(renamed, other, 1, &error), names[i][2], error.text);
+        size_t n = (size_t)model_file_config(file)->vocab_size;
+        check(memcmp(one, other, n * sizeof *one) == 0, names[i][2], "the same bits");
+        model_file_close(renamed);
+        model_file_close(file);
+    }
+    GROUP("architectures that are others under another name");
+}
+
 /* ---- split files ---- */
 
 static char dir[256];
@@ -876,6 +919,7 @@ int main(void) {
     test_keys();
     test_types();
     test_weights();
+    test_names();
     test_split();
     test_spoilt();
     rmdir(dir);

@@ -564,15 +564,15 @@ static void test_types(void) {
 /* Random rows of the type; F32, F16 and BF16 between -0.5 and 0.5, or near 0.2. */
 static void random_rows(int i, uint32_t seed, size_t rows, unsigned char *out) {
     int type = runnable[i].type;
-    size_t block = transformer_dtype_size(type), n = rows * transformer_row_size(type, DIM);
+    size_t unit = transformer_dtype_size(type), n = rows * transformer_row_size(type, DIM);
     for (size_t b = 0; b < n; b++) out[b] = (unsigned char)(test_hash(seed + (uint32_t)b) >> 9);
-    for (size_t b = 0; b < n; b += block) {
+    for (size_t b = 0; b < n; b += unit) {
         float f = test_noise(seed + (uint32_t)b);
         if (type == TRANSFORMER_F32) memcpy(out + b, &f, 4);
         else if (type == TRANSFORMER_F16) out[b + 1] = (unsigned char)(0x30 | (out[b + 1] & 0x81));
         else if (type == TRANSFORMER_BF16) out[b + 1] = (unsigned char)(0x3e | (out[b + 1] & 0x80));
         else if (type == TRANSFORMER_MXFP4) out[b] = 124;
-        else out[b + (size_t)runnable[i].scale + 1] = (unsigned char)(block > 40 ? 0x0c : 0x20);
+        else out[b + (size_t)runnable[i].scale + 1] = (unsigned char)(unit > 40 ? 0x0c : 0x20);
         if (runnable[i].minimum >= 0) out[b + (size_t)runnable[i].minimum + 1] = 0x10;
     }
 }

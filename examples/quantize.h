@@ -278,9 +278,13 @@ static float qzi_fit_line(const float *x, int n, int high, int below, float *m) 
                 sxx += y * y;
             }
             det = (float)n * sqq - sq * sq;
-            if (!(det > 0)) break;
-            d = ((float)n * sxq - sx * sq) / det;
-            base = (sx - d * sq) / (float)n + centre;
+            if (!(sqq > 0)) break;
+            if (det > 0) {
+                d = ((float)n * sxq - sx * sq) / det;
+                base = (sx - d * sq) / (float)n + centre;
+            } else { /* all integers are the same: leave the minimum */
+                d = (sxq + (centre - base) * sq) / sqq;
+            }
             if (below && base > 0) {
                 base = 0;
                 d = (sxq + centre * sq) / sqq;
@@ -427,7 +431,6 @@ static int qzi_k_line(const float *x, unsigned char *out, int high) {
         qzi_refine_line(x + 32 * j, d, dmin, high, &s[j], &m[j]);
         a = d * (float)s[j];
         b = -dmin * (float)m[j];
-        inverse_min = qzi_inverse(dmin);
         for (i = 0; i < 32; i++) {
             int q = qzi_nearest((x[32 * j + i] - b) * qzi_inverse(a), 0, high);
             unsigned char *byte = &nibbles[j / 2 * 32 + i];
@@ -552,7 +555,8 @@ QUANTIZE_API quantize_status quantize_rows(int type, const float *x, size_t n_ro
     for (i = 0; i < n; i++, to += f->bytes) {
         const float *block = x + i * (size_t)f->block;
         int ok = 1;
-        for (k = 0; f->block > 1 && k < (size_t)f->block; k++) ok &= qzi_finite(block[k]);
+        for (k = 0; f->block > 1 && k < (size_t)f->block; k++) /* sums of squares stay finite */
+            ok &= qzi_finite(block[k]) && fabsf(block[k]) < 1e9f;
         if (ok && f->write(block, to)) continue;
         if (bad) *bad = i * (size_t)f->block + qzi_blame(block, (size_t)f->block);
         return QUANTIZE_VALUE;

@@ -3,7 +3,7 @@
 
     pip install tokenizers sentencepiece gguf
     python3 tests/make_tokenizers.py goldens        writes tests/data/tokenizers
-    python3 tests/make_tokenizers.py check [N]      compares build/tokenize with tokenizers and sentencepiece
+    python3 tests/make_tokenizers.py check [N [EXE]]  compares build/tokenize with tokenizers and sentencepiece
                                                     on N characters (default 1000000)
 
 The texts come from this script alone: words of letters of many scripts, code, digits, emoji, control characters and
@@ -480,7 +480,7 @@ def goldens(folder="tests/data/tokenizers"):
 
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "check":
-        return check(int(sys.argv[2]) if len(sys.argv) > 2 else 1000000) > 0
+        return check(int((sys.argv[2:] + [1000000])[0]), *sys.argv[3:4]) > 0
     if sys.argv[1:] == ["goldens"]:
         return goldens()
     print(__doc__)

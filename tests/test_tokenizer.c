@@ -497,42 +497,49 @@ static void test_llama2(void) {
     end_group(name);
 }
 
-/* llama.cpp's texts and the ids that its own tokenizer gives: a line per text. */
-static void test_llama_cpp(void) {
-    const char *name = "Llama 2's vocabulary: llama.cpp's texts and ids";
+/* The texts and ids of one vocabulary: a line of ids per text. */
+static void check_texts(const tokenizer *t, char *text, char *line) {
     const char *separator = "\n__ggml_vocab_test__\n";
-    size_t size = 0, unused = 0;
-    char *data = read_data("llama2c/tokenizer.bin", &size);
-    char *texts = read_data("vocab/llama-spm.inp", &unused);
-    char *ids = read_data("vocab/llama-spm.out", &unused);
     int32_t tokens[1024];
     int n_texts = 0;
-    tokenizer *t = data ? tokenizer_open_memory(data, size, 32000, NULL) : NULL;
-    if (data == NULL || texts == NULL || ids == NULL) {
-        skip(name, "vocab/llama-spm.inp");
-    } else {
-        CHECK(t != NULL);
-        char *text = texts, *line = ids;
-        while (t && *line) {
-            char *end = strstr(text, separator);
-            size_t length = end ? (size_t)(end - text) : strlen(text);
-            int n = tokenizer_encode(t, text, length, 0, tokens, 1024, NULL), count = 0;
-            int before = wrong;
-            for (; *line && *line != '\n'; count++) {
-                long id = strtol(line, &line, 10);
-                CHECK(count < n && tokens[count] == id);
-                line += strspn(line, " ");
-            }
-            CHECK(count == n);
-            if (wrong > before) printf("  text %d: '%.*s'\n", n_texts, (int)length, text);
-            line += *line == '\n';
-            text += length + (end ? strlen(separator) : 0);
-            n_texts++;
+    while (*line) {
+        char *end = strstr(text, separator);
+        size_t length = end ? (size_t)(end - text) : strlen(text);
+        int n = tokenizer_encode(t, text, length, 0, tokens, 1024, NULL), count = 0, before = wrong;
+        for (; *line && *line != '\n'; count++) {
+            long id = strtol(line, &line, 10);
+            CHECK(count < n && tokens[count] == id);
+            line += strspn(line, " ");
         }
-        CHECK(n_texts > 30);
+        CHECK(count == n);
+        if (wrong > before) printf("  text %d: '%.*s'\n", n_texts, (int)length, text);
+        line += *line == '\n';
+        text += length + (end ? strlen(separator) : 0);
+        n_texts++;
+    }
+    CHECK(n_texts > 30);
+}
+
+/* Vocabularies of real models, llama.cpp's texts, and the ids that the models' own tokenizers give. */
+static void test_llama_cpp(const char *vocabulary, const char *stem) {
+    char name[128], file[64];
+    size_t size = 0, unused = 0;
+    char *data = read_data(vocabulary, &size), *texts, *ids;
+    snprintf(name, sizeof name, "%s: llama.cpp's texts and ids", vocabulary);
+    snprintf(file, sizeof file, "vocab/%s.inp", stem);
+    texts = read_data(file, &unused);
+    snprintf(file, sizeof file, "vocab/%s.out", stem);
+    ids = read_data(file, &unused);
+    if (data == NULL || texts == NULL || ids == NULL) {
+        skip(name, vocabulary);
+    } else {
+        tokenizer_error error;
+        tokenizer *t = tokenizer_open_memory(data, size, 0, &error);
+        CHECK(t != NULL);
+        if (t) check_texts(t, texts, ids);
+        tokenizer_close(t);
         end_group(name);
     }
-    tokenizer_close(t);
     free(data);
     free(texts);
     free(ids);
@@ -547,7 +554,11 @@ int main(void) {
     test_mutations();
     test_tok512();
     test_llama2();
-    test_llama_cpp();
+    test_llama_cpp("llama2c/tokenizer.bin", "llama-spm");
+    test_llama_cpp("vocab/llama-spm.gguf", "llama-spm");
+    test_llama_cpp("vocab/gpt-2.gguf", "gpt-2");
+    test_llama_cpp("vocab/falcon.gguf", "falcon");
+    test_llama_cpp("vocab/deepseek-llm.gguf", "deepseek-llm");
     printf("%d passed, %d failed", passed, failed);
     if (skipped) printf(", %d skipped", skipped);
     printf("\n");

@@ -59,14 +59,17 @@ run_builds() {
 [ -f transformer.h ] || { echo "run tests/run.sh from the project's root" >&2 && exit 2; }
 trap 'exit 130' INT TERM
 mkdir -p $logs
-# compile with as many processes as there are processors, then test one by one
-"${MAKE:-make}" -s -k -j "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" tests CC="${CC:-cc}" >/dev/null 2>&1
 if [ $# -gt 0 ]; then
-    for name in "$@"; do run_test "test_${name#test_}"; done
+    names=$(for name in "$@"; do echo "test_${name#test_}"; done)
 else
-    for file in tests/test_*.c; do run_test "$(basename "$file" .c)"; done
-    run_builds
+    names=$(for file in tests/test_*.c; do basename "$file" .c; done)
 fi
+# compile with as many processes as there are processors, then test one by one
+# shellcheck disable=SC2086
+"${MAKE:-make}" -s -k -j "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" \
+    $(for name in $names; do echo "build/$name"; done) CC="${CC:-cc}" >/dev/null 2>&1
+for name in $names; do run_test "$name"; done
+[ $# -gt 0 ] || run_builds
 line="$passed passed, $failed failed"
 [ $skipped -eq 0 ] || line="$line, $skipped skipped"
 echo "$line"

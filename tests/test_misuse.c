@@ -318,7 +318,7 @@ static void test_calls(void) {
     call = good;
     transformer_sequence kept = q;
 #define BAD_SEQUENCE(status, name, assignment) q = kept, assignment, REFUSED(status, name)
-    BAD_SEQUENCE(TRANSFORMER_STATE, "sequence 0: no state", q.state = NULL);
+    BAD_SEQUENCE(TRANSFORMER_ARGUMENT, "sequence 0: state is NULL", q.state = NULL);
     BAD_SEQUENCE(TRANSFORMER_STATE, "another model", q.state = foreign);
     BAD_SEQUENCE(TRANSFORMER_ARGUMENT, "n is 0", q.n = 0);
     BAD_SEQUENCE(TRANSFORMER_ARGUMENT, "tokens or embeddings", q.tokens = NULL);

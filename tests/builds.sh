@@ -5,7 +5,7 @@
 # What needs a tool that is not installed is skipped, with the reason.  JOBS sets how many run at a time.
 set -u
 
-all_groups="warnings programs names fast arm64 s390x x86_32 wasm sanitizers fuzz valgrind examples readme tidy"
+all_groups="warnings programs names fast arm64 s390x x86_32 wasm sanitizers fuzz valgrind examples readme references tidy"
 out=build/matrix
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Werror"
 warn_c="-std=c99 $warn -Wstrict-prototypes"
@@ -427,6 +427,17 @@ group_readme() {
         job "$(basename "$file")" "${CC:-cc} -Wall -Wextra -Werror -O2 -I. -Iexamples $file -o ${file%.c} -lm && ${file%.c}"
     done
     finish "README.md's programs compile and run"
+}
+
+# The reference implementations of tokenizers, where they are installed.
+group_references() {
+    if has python3 && python3 -c 'import tokenizers, sentencepiece, gguf' >/dev/null 2>&1; then
+        job "tests/make_tokenizers.py check" "${CC:-cc} -O2 examples/tokenize.c -o $out/tokenize -lm && \
+            python3 tests/make_tokenizers.py check 1000000 $out/tokenize"
+    else
+        skip "no python3 with tokenizers, sentencepiece and gguf"
+    fi
+    finish "the ids of tokenizers and sentencepiece"
 }
 
 # Formatting and static analysis differ from version to version: only with the one they were set up for.

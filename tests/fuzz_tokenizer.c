@@ -1,4 +1,5 @@
 /* fuzz_tokenizer.c - a libFuzzer target: the input is a file of a tokenizer, and behind its last zero byte a text.
+ * corpus: tests/data/tokenizers/tiny
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_tokenizer.c -o build/fuzz_tokenizer
  *     build/fuzz_tokenizer -max_len=4096 CORPUS tests/data/tokenizers/tiny

@@ -121,17 +121,26 @@ typedef struct named_site {
     const char *name;
     int heads; /* the golden is [head][token][...], ours [token][head][...] */
 } named_site;
-static const named_site named_sites[] = {
-    {TRANSFORMER_SITE_EMBEDDING, "embed", 0},     {TRANSFORMER_SITE_RESIDUAL_PRE, "resid_pre", 0},
-    {TRANSFORMER_SITE_ATTN_NORM, "ln1", 0},       {TRANSFORMER_SITE_Q, "q", 1},
-    {TRANSFORMER_SITE_K, "k", 1},                 {TRANSFORMER_SITE_V, "v", 1},
-    {TRANSFORMER_SITE_Q_ROTATED, "q", 1},         {TRANSFORMER_SITE_K_ROTATED, "k", 1},
-    {TRANSFORMER_SITE_SCORES, "attn_scaled", 1},  {TRANSFORMER_SITE_WEIGHTS, "pattern", 1},
-    {TRANSFORMER_SITE_Z, "z", 1},                 {TRANSFORMER_SITE_ATTN_OUT, "attn_out", 0},
-    {TRANSFORMER_SITE_RESIDUAL_MID, "resid_mid", 0}, {TRANSFORMER_SITE_MLP_NORM, "ln2", 0},
-    {TRANSFORMER_SITE_MLP_PRE, "mlp_pre", 0},     {TRANSFORMER_SITE_MLP_ACT, "mlp_post", 0},
-    {TRANSFORMER_SITE_MLP_OUT, "mlp_out", 0},     {TRANSFORMER_SITE_RESIDUAL_POST, "resid_post", 0},
-    {TRANSFORMER_SITE_FINAL_NORM, "ln_f", 0},     {TRANSFORMER_SITE_LOGITS, "logits", 0}};
+static const named_site named_sites[] = {{TRANSFORMER_SITE_EMBEDDING, "embed", 0},
+                                         {TRANSFORMER_SITE_RESIDUAL_PRE, "resid_pre", 0},
+                                         {TRANSFORMER_SITE_ATTN_NORM, "ln1", 0},
+                                         {TRANSFORMER_SITE_Q, "q", 1},
+                                         {TRANSFORMER_SITE_K, "k", 1},
+                                         {TRANSFORMER_SITE_V, "v", 1},
+                                         {TRANSFORMER_SITE_Q_ROTATED, "q", 1},
+                                         {TRANSFORMER_SITE_K_ROTATED, "k", 1},
+                                         {TRANSFORMER_SITE_SCORES, "attn_scaled", 1},
+                                         {TRANSFORMER_SITE_WEIGHTS, "pattern", 1},
+                                         {TRANSFORMER_SITE_Z, "z", 1},
+                                         {TRANSFORMER_SITE_ATTN_OUT, "attn_out", 0},
+                                         {TRANSFORMER_SITE_RESIDUAL_MID, "resid_mid", 0},
+                                         {TRANSFORMER_SITE_MLP_NORM, "ln2", 0},
+                                         {TRANSFORMER_SITE_MLP_PRE, "mlp_pre", 0},
+                                         {TRANSFORMER_SITE_MLP_ACT, "mlp_post", 0},
+                                         {TRANSFORMER_SITE_MLP_OUT, "mlp_out", 0},
+                                         {TRANSFORMER_SITE_RESIDUAL_POST, "resid_post", 0},
+                                         {TRANSFORMER_SITE_FINAL_NORM, "ln_f", 0},
+                                         {TRANSFORMER_SITE_LOGITS, "logits", 0}};
 static double site_worst[TRANSFORMER_N_SITES];
 static int site_views[TRANSFORMER_N_SITES];
 
@@ -149,8 +158,8 @@ static int compare_view(void *user, const transformer_view *v) {
     for (int t = 0; t < v->n; t++)
         for (int h = 0; h < heads; h++)
             for (int i = 0; i < (per_key ? v->n_keys : wide); i++) {
-                float have = v->data[(size_t)t * v->stride +
-                                     (size_t)(h * (per_key ? v->n_keys : wide) + i)];
+                float have =
+                    v->data[(size_t)t * v->stride + (size_t)(h * (per_key ? v->n_keys : wide) + i)];
                 float want = expected[(h * N + v->position + t) * wide + i];
                 site_worst[v->site] = fmax(site_worst[v->site], fabs((double)have - (double)want));
             }
@@ -184,8 +193,10 @@ static void test_logits(void) {
     static const struct {
         const char *name;
         int tied, activation;
-    } cases[] = {{"tied.erf", 1, TRANSFORMER_GELU}, {"tied.tanh", 1, TRANSFORMER_GELU_TANH},
-                 {"untied.erf", 0, TRANSFORMER_GELU}, {"untied.tanh", 0, TRANSFORMER_GELU_TANH}};
+    } cases[] = {{"tied.erf", 1, TRANSFORMER_GELU},
+                 {"tied.tanh", 1, TRANSFORMER_GELU_TANH},
+                 {"untied.erf", 0, TRANSFORMER_GELU},
+                 {"untied.tanh", 0, TRANSFORMER_GELU_TANH}};
     for (int i = 0; i < 4; i++) {
         float want[N * VOCAB], have[N * VOCAB];
         gpt g = build(cases[i].tied, cases[i].activation);
@@ -239,7 +250,8 @@ static int ablate(void *user, const transformer_view *v) {
     }
     if (v->site == TRANSFORMER_SITE_Z && v->layer == a->layer)
         for (int t = 0; t < v->n; t++)
-            memset(v->data + (size_t)t * v->stride + a->head * HEAD_DIM, 0, HEAD_DIM * sizeof(float));
+            memset(v->data + (size_t)t * v->stride + a->head * HEAD_DIM, 0,
+                   HEAD_DIM * sizeof(float));
     return 0;
 }
 
@@ -288,7 +300,8 @@ static int look(void *user, const transformer_view *v) {
     if (v->site == TRANSFORMER_SITE_RESIDUAL_PRE && v->layer > 0) return 0;
     transformer_flat_offset(&l->g->config, TRANSFORMER_F32, TRANSFORMER_FINAL_NORM, 0, &offset);
     weight = l->g->flat + offset / sizeof(float);
-    transformer_flat_offset(&l->g->config, TRANSFORMER_F32, TRANSFORMER_FINAL_NORM_BIAS, 0, &offset);
+    transformer_flat_offset(&l->g->config, TRANSFORMER_F32, TRANSFORMER_FINAL_NORM_BIAS, 0,
+                            &offset);
     bias = l->g->flat + offset / sizeof(float);
     table.data = l->g->flat, table.rows = VOCAB, table.cols = DIM;
     CHECK(transformer_layernorm(h, x, weight, bias, DIM, 1e-5f) == TRANSFORMER_OK);

@@ -759,10 +759,10 @@ static void mfi_absent(mfi_reader *r, const char *key) {
         mfi_fail(r->error, MFI_UNSUPPORTED, "%s: %s%s is not supported", r->file, r->prefix, key);
 }
 
-/* Biases that a key switches.  Where the key is absent, the tensors decide. */
-static void mfi_bias_key(mfi_reader *r, const char *key, int bits) {
-    if (!mfi_has(r, key)) r->bias_any |= bits;
-    else if (mfi_bool(r, key, 0)) r->bias_on |= bits;
+/* Biases that a key switches; without the key it is as the family's own default says, and tensors
+ * beyond it are refused as left over. */
+static void mfi_bias_key(mfi_reader *r, const char *key, int bits, int otherwise) {
+    if (mfi_bool(r, key, otherwise)) r->bias_on |= bits;
 }
 
 #define MFI_QKV (TRANSFORMER_BIAS_Q | TRANSFORMER_BIAS_K | TRANSFORMER_BIAS_V)
@@ -1209,13 +1209,13 @@ static int mfi_all_windows(mfi_reader *r, transformer_config *c, int otherwise) 
 
 static void mfi_setup_bias(mfi_reader *r, transformer_config *c) {
     (void)c;
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
-    mfi_bias_key(r, "mlp_bias", MFI_MLP);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
+    mfi_bias_key(r, "mlp_bias", MFI_MLP, 0);
 }
 
 static void mfi_setup_bias_attention(mfi_reader *r, transformer_config *c) {
     (void)c;
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
 }
 
 static void mfi_setup_gpt2(mfi_reader *r, transformer_config *c) {
@@ -1283,7 +1283,7 @@ static void mfi_setup_gptj(mfi_reader *r, transformer_config *c) {
 }
 
 static void mfi_setup_neox(mfi_reader *r, transformer_config *c) {
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 1);
     if (mfi_bool(r, "use_parallel_residual", 1)) c->parallel = TRANSFORMER_PARALLEL_TWO;
     if (mfi_has(r, "rotary_emb_base") && mfi_has(r, "rope_theta") &&
         mfi_number(r, "rope_theta", 0, 0, 1e15) != mfi_number(r, "rotary_emb_base", 0, 0, 1e15))
@@ -1358,7 +1358,7 @@ static void mfi_setup_falcon(mfi_reader *r, transformer_config *c) {
 }
 
 static void mfi_setup_stablelm(mfi_reader *r, transformer_config *c) {
-    mfi_bias_key(r, "use_qkv_bias", MFI_QKV);
+    mfi_bias_key(r, "use_qkv_bias", MFI_QKV, 0);
     if (mfi_bool(r, "use_parallel_residual", 0)) c->parallel = TRANSFORMER_PARALLEL_SHARED;
     if (mfi_bool(r, "qk_layernorm", 0)) c->qk_norm = TRANSFORMER_QK_NORM_PER_HEAD;
 }
@@ -1401,11 +1401,11 @@ static void mfi_setup_qwen2(mfi_reader *r, transformer_config *c) {
 
 static void mfi_setup_qwen3(mfi_reader *r, transformer_config *c) {
     mfi_setup_qwen2(r, c);
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
 }
 
 static void mfi_setup_gemma(mfi_reader *r, transformer_config *c) {
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
     c->embedding_scale = (float)sqrt((double)c->dim);
     if (c->activation == TRANSFORMER_GELU) /* early releases say "gelu" and mean this */
         c->activation = TRANSFORMER_GELU_TANH;
@@ -1442,13 +1442,13 @@ static void mfi_setup_gemma3(mfi_reader *r, transformer_config *c) {
 }
 
 static void mfi_setup_olmo(mfi_reader *r, transformer_config *c) {
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
     c->qkv_clip = (float)mfi_number(r, "clip_qkv", 0, 0, 1e6);
 }
 
 static void mfi_setup_olmo3(mfi_reader *r, transformer_config *c) {
     int i;
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
     mfi_windows(r, c, mfi_window(r, 4096), 0, 4);
     for (i = 0; i < c->n_layers; i++) c->layers[i].rope = c->layers[i].window > 0;
 }
@@ -1481,7 +1481,7 @@ static void mfi_setup_granite(mfi_reader *r, transformer_config *c) {
 }
 
 static void mfi_setup_cohere(mfi_reader *r, transformer_config *c) {
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
     c->logit_scale = (float)mfi_number(r, "logit_scale", 0.0625, 1e-6, 1e6);
     if (mfi_bool(r, "use_qk_norm", 0)) c->qk_norm = TRANSFORMER_QK_NORM_PER_HEAD;
 }
@@ -1509,7 +1509,7 @@ static void mfi_setup_exaone4(mfi_reader *r, transformer_config *c) {
 
 static void mfi_setup_glm(mfi_reader *r, transformer_config *c) {
     (void)c;
-    mfi_bias_key(r, "attention_bias", MFI_QKV);
+    mfi_bias_key(r, "attention_bias", MFI_QKV, 1);
 }
 
 static void mfi_setup_minicpm(mfi_reader *r, transformer_config *c) {
@@ -1522,25 +1522,25 @@ static void mfi_setup_minicpm(mfi_reader *r, transformer_config *c) {
     c->logit_scale = (float)(base / c->dim);
 }
 
-static void mfi_setup_use_bias(mfi_reader *r, transformer_config *c) {
+static void mfi_setup_ernie(mfi_reader *r, transformer_config *c) {
     (void)c;
-    mfi_bias_key(r, "use_bias", MFI_QKVO | MFI_MLP);
+    mfi_bias_key(r, "use_bias", MFI_QKVO | MFI_MLP, 0);
 }
 
 static void mfi_setup_starcoder2(mfi_reader *r, transformer_config *c) {
-    mfi_setup_use_bias(r, c);
+    mfi_bias_key(r, "use_bias", MFI_QKVO | MFI_MLP, 1);
     mfi_all_windows(r, c, 0);
 }
 
 static void mfi_setup_seed_oss(mfi_reader *r, transformer_config *c) {
     (void)c;
-    mfi_bias_key(r, "attention_bias", MFI_QKV);
-    mfi_bias_key(r, "attention_out_bias", MFI_OUT);
-    mfi_bias_key(r, "mlp_bias", MFI_MLP);
+    mfi_bias_key(r, "attention_bias", MFI_QKV, 1);
+    mfi_bias_key(r, "attention_out_bias", MFI_OUT, 0);
+    mfi_bias_key(r, "mlp_bias", MFI_MLP, 0);
 }
 
 static void mfi_setup_nanochat(mfi_reader *r, transformer_config *c) {
-    mfi_bias_key(r, "attention_bias", MFI_QKVO);
+    mfi_bias_key(r, "attention_bias", MFI_QKVO, 0);
     c->embedding_norm = 1;
     c->rope[0].reverse = 1;
     c->logit_softcap = mfi_cap(r, "final_logit_softcapping", 15);
@@ -1627,7 +1627,7 @@ static const mfi_family mfi_families[] = {
     {"minicpm", MFI_LLAMA, MFI_ROPE | MFI_TIED,
      0, MFI_RMS("silu", 1e-6), 1e4, 1, 0, mfi_setup_minicpm},
     {"ernie4_5", MFI_LLAMA, MFI_ROPE | MFI_PAIRS | MFI_TIED,
-     0, MFI_RMS("silu", 1e-5), 5e5, 1, 128, mfi_setup_use_bias},
+     0, MFI_RMS("silu", 1e-5), 5e5, 1, 128, mfi_setup_ernie},
     {"starcoder2", {mfi_names_llama, mfi_norms_input, mfi_names_starcoder2}, MFI_LNB | MFI_UNGATED | MFI_ROPE | MFI_TIED,
      0, "intermediate_size", "hidden_act", "gelu_pytorch_tanh", "norm_epsilon", 1e-5, 1e4, 1, 0, mfi_setup_starcoder2},
     {"nemotron", MFI_LLAMA, MFI_LNB | MFI_PLUS_ONE | MFI_UNGATED | MFI_ROPE | MFI_PARTIAL,

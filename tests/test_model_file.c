@@ -257,6 +257,35 @@ static void test_tied_with_other_head(void) {
     model_file_close(file);
 }
 
+/* A golden model whose config.json has lost a line: what it says then is the family's default. */
+static void copy_without(const char *golden, const char *key) {
+    char path[200], line[80], *config, *weights, *at;
+    size_t config_size = 0, weights_size = 0;
+    snprintf(path, sizeof path, "tests/goldens/%s/config.json", golden);
+    config = test_read_file(path, &config_size);
+    snprintf(path, sizeof path, "tests/goldens/%s/model.safetensors", golden);
+    weights = test_read_file(path, &weights_size);
+    snprintf(line, sizeof line, "\"%s\": true,", key);
+    at = config ? strstr(config, line) : NULL;
+    check(at && weights, golden, key);
+    if (at) memset(at, ' ', strlen(line));
+    if (at) write_file("config.json", config, config_size);
+    if (at && weights) write_file("model.safetensors", weights, weights_size);
+    free(config), free(weights);
+}
+
+static void test_biases_without_a_key(void) {
+    copy_without("llama_bias", "attention_bias");
+    must_fail("biases that are off by default", "bias", "");
+    copy_without("llama_bias", "mlp_bias");
+    must_fail("biases that are off by default", "bias", "");
+    copy_without("starcoder2", "use_bias");
+    must_work(dir, "biases that are on by default");
+    copy_without("gpt_neox", "attention_bias");
+    must_work(dir, "biases that are on by default");
+    llama_good();
+}
+
 static void test_good(void) {
     static const char *const names[] = {"F32", "F16", "BF16"};
     static const int dtypes[] = {TRANSFORMER_F32, TRANSFORMER_F16, TRANSFORMER_BF16};
@@ -1002,6 +1031,7 @@ int main(void) {
     }
     test_good();
     test_tied_with_other_head();
+    test_biases_without_a_key();
     test_shards();
     test_transposed();
     test_interleaved();

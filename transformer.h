@@ -2454,7 +2454,7 @@ static size_t tfi_act_bytes(int act, int cols) {
 }
 
 /* Rows of a quantised matrix that are unpacked at a time if there are many tokens. */
-static int tfi_block_rows(size_t row_bytes) {
+static TFI_UNUSED int tfi_block_rows(size_t row_bytes) {
     return tfi_min(TFI_BLOCK_MOST, tfi_max(4, (int)(TFI_BLOCK_BYTES / row_bytes / 4 * 4)));
 }
 

@@ -1014,11 +1014,11 @@ static const int8_t tfi_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -
 static const int8_t tfi_mxfp4_values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
                                             0, -1, -2, -3, -4, -6, -8, -12}; /* doubled */
 
-static float tfi_f16_at(const unsigned char *from) {
-    uint16_t half;
-    memcpy(&half, from, sizeof half);
-    return tfi_from_f16(half);
+/* Blocks are bytes in the same order on every machine: little-endian. */
+static uint16_t tfi_half_at(const unsigned char *from) {
+    return (uint16_t)(from[0] | from[1] << 8);
 }
+static float tfi_f16_at(const unsigned char *from) { return tfi_from_f16(tfi_half_at(from)); }
 
 /* n weights in groups of `run` low nibbles followed by their high nibbles. */
 static void tfi_nibbles(int8_t *q, const unsigned char *from, int n, int run) {
@@ -1126,8 +1126,7 @@ static void tfi_unpack_q6_k(const unsigned char *b, tfi_block *o) {
 }
 static void tfi_unpack_iq4_xs(const unsigned char *b, tfi_block *o) {
     float d = tfi_f16_at(b);
-    uint16_t high;
-    memcpy(&high, b + 2, sizeof high);
+    uint16_t high = tfi_half_at(b + 2);
     for (int g = 0; g < 16; g++) {
         int low = b[4 + g / 4] >> g / 2 % 2 * 4 & 15, top = high >> g / 2 * 2 & 3;
         o->scale[g] = d * (float)(low + 16 * top - 32);

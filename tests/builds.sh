@@ -273,7 +273,7 @@ group_arm64() {
         else
             skip "aarch64-linux-gnu-g++ is not installed"
         fi
-        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math contract special raschka
+        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math contract special raschka formats
     else
         skip "aarch64-linux-gnu-gcc is not installed"
     fi
@@ -292,7 +292,7 @@ group_s390x() {
     has s390x-linux-gnu-gcc || { skip "s390x-linux-gnu-gcc is not installed" && return; }
     compile="s390x-linux-gnu-gcc -O2 -static -pthread"
     include_run gcc "$compile $warn_c" qemu-s390x scalar
-    tests_run gcc "$compile" qemu-s390x tiny_gpt kernels math api special
+    tests_run gcc "$compile" qemu-s390x tiny_gpt kernels math api special formats
     finish "big-endian, under emulation"
 }
 
@@ -302,7 +302,7 @@ group_x86_32() {
     sse="-m32 -msse2 -mfpmath=sse" # without it x87 registers keep more bits than memory does
     include_run "-m32" "${CC:-cc} -m32 -O2 $warn_c" "" scalar
     has clang && accepts clang -m32 && include_run "clang -m32" "clang -m32 -O2 $warn_c" "" scalar
-    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" tiny_gpt kernels math contract api special raschka
+    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" tiny_gpt kernels math contract api special raschka formats
     finish "32 bits"
 }
 
@@ -316,7 +316,7 @@ group_wasm() {
         row=scalar
         [ -z "$simd" ] || row=simd128
         include_run "$row" "$compile $simd $warn_c" "$runner" $row
-        tests_run "$row" "$compile $simd" "$runner" tiny_gpt kernels math special raschka
+        tests_run "$row" "$compile $simd" "$runner" tiny_gpt kernels math special raschka formats
     done
     finish "wasm32, under node"
 }

@@ -273,7 +273,9 @@ group_arm64() {
         else
             skip "aarch64-linux-gnu-g++ is not installed"
         fi
-        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math contract special raschka formats
+        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math special raschka formats
+        job "gcc: test_contract, brief" "$compile -I. tests/test_contract.c -o $out/arm64.contract -lm && \
+            qemu-aarch64 $out/arm64.contract brief"
     else
         skip "aarch64-linux-gnu-gcc is not installed"
     fi

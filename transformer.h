@@ -4051,10 +4051,16 @@ static TFI_INLINE void tfi_prefetch(const void *from, size_t bytes) {
 #define V_FROM_BF16_N(p, n) ((n) ? tfi_from_bf16(*(p)) : 0.0f)
 #define V_TO_F16(p, v) (*(p) = tfi_to_f16(v))
 #define TFI_BLOCK_ROW scalar
-static float tfi_larger(float most, float x) { return x <= most ? most : x; } /* a NaN wins */
-static float tfi_nearest(float x) { return (float)(int)(x + (x < 0 ? -0.5f : 0.5f)); }
+static float tfi_larger(float most, float x) {
+    return most != most || x <= most ? most : x;
+} /* a NaN stays */
+/* NaN and what has no fraction stay as they are. */
+static float tfi_nearest(float x) {
+    return fabsf(x) < 8388608.0f ? (float)(int)(x + (x < 0 ? -0.5f : 0.5f)) : x;
+}
 /* x 2^n for -150 <= n <= 128, by halves: the factors are normal, only the last product rounds. */
 static float tfi_scale(float x, float n) {
+    if (!(fabsf(n) <= 160)) return x + n; /* NaN */
     int whole = (int)n, half = whole / 2, rest = whole - half;
     x *= tfi_bits_to_float((uint32_t)(half + 127) << 23);
     return x * tfi_bits_to_float((uint32_t)(rest + 127) << 23);
@@ -5693,7 +5699,7 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
 #define TFI_SHIFT_NIBBLES(s) (TFI_SUB(s) % 2 * 4)
 #define TFI_SHIFT_BITS(s) TFI_SUB(s)
 #define TFI_SHIFT_Q6(s) (TFI_SUB(s) % 4 / 2 * 4)
-#define D_FETCH(AT, SHIFT, mask) D_AND(D_SHIFT(D_PIECES(AT), SHIFT), D_SPLAT(mask))
+#define TFI_FETCH(AT, SHIFT, mask) D_AND(D_SHIFT(D_PIECES(AT), SHIFT), D_SPLAT(mask))
 #endif
 
 /* The integers of half h of the blocks of step i, as in the layouts at >>formats. */
@@ -5711,36 +5717,36 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsig
     TFI_I q, high;
     switch (dtype) {
     case TRANSFORMER_Q8_0: return D_PIECES(TFI_AT_HALF);
-    case TRANSFORMER_Q4_0: return D_SUB(D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15), D_SPLAT(8));
-    case TRANSFORMER_Q4_1: return D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
+    case TRANSFORMER_Q4_0: return D_SUB(TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15), D_SPLAT(8));
+    case TRANSFORMER_Q4_1: return TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
     case TRANSFORMER_IQ4_NL:
-        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
+        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
     case TRANSFORMER_MXFP4:
-        return D_SHUFFLE(D_REPEAT(tfi_mxfp4_values), D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
+        return D_SHUFFLE(D_REPEAT(tfi_mxfp4_values), TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
     case TRANSFORMER_Q5_0:
     case TRANSFORMER_Q5_1:
-        q = D_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
+        q = TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
         high = dtype == TRANSFORMER_Q5_0 ? D_PIECES(TFI_AT_2) : D_PIECES(TFI_AT_4);
         high = D_AND(D_SHUFFLE(high, D_REPEAT(spread[h])), D_REPEAT(bits));
         q = D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1))));
         return dtype == TRANSFORMER_Q5_0 ? D_SUB(q, D_SPLAT(16)) : q;
-    case TRANSFORMER_Q2_K: return D_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
-    case TRANSFORMER_TQ2_0: return D_SUB(D_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), D_SPLAT(1));
+    case TRANSFORMER_Q2_K: return TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
+    case TRANSFORMER_TQ2_0: return D_SUB(TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), D_SPLAT(1));
     case TRANSFORMER_Q3_K:
-        q = D_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
-        high = D_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1);
+        q = TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
+        high = TFI_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1);
         high = D_ADD(high, high);
         return D_SUB(D_ADD(q, D_ADD(high, high)), D_SPLAT(4));
-    case TRANSFORMER_Q4_K: return D_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
+    case TRANSFORMER_Q4_K: return TFI_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
     case TRANSFORMER_Q5_K:
-        q = D_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
-        return D_ADD(q, D_LEFT4(D_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1)));
+        q = TFI_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
+        return D_ADD(q, D_LEFT4(TFI_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1)));
     case TRANSFORMER_Q6_K:
-        q = D_FETCH(TFI_AT_Q6, TFI_SHIFT_Q6, 15);
-        q = D_ADD(q, D_LEFT4(D_FETCH(TFI_AT_UPPER, TFI_SHIFT_CRUMBS, 3)));
+        q = TFI_FETCH(TFI_AT_Q6, TFI_SHIFT_Q6, 15);
+        q = D_ADD(q, D_LEFT4(TFI_FETCH(TFI_AT_UPPER, TFI_SHIFT_CRUMBS, 3)));
         return D_SUB(q, D_SPLAT(32));
     default: /* IQ4_XS */
-        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), D_FETCH(TFI_AT_XS, TFI_SHIFT_HALF, 15));
+        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), TFI_FETCH(TFI_AT_XS, TFI_SHIFT_HALF, 15));
     }
 }
 
@@ -6041,6 +6047,9 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef D_HIGH64
 #undef D_TWO_HALVES
 #undef D_SUBSCALES
+#undef D_64
+#undef D_I
+#undef D_U8
 #undef V_LOAD_BF16_PAIRS
 #undef V_LOAD_BF16_PAIRS_N
 #endif

@@ -1854,7 +1854,7 @@ static void tki_replace(const tki_change *change, const char *text, size_t n, tk
         at += size;
         copied = at;
     }
-    tki_append(out, text + copied, n - copied);
+    if (n > copied) tki_append(out, text + copied, n - copied);
 }
 
 /* start: text begins where the whole text does; space: one may be put in front. */

@@ -83,6 +83,13 @@ static int include_words(void) {
     MUST(strcmp(transformer_role_name(TRANSFORMER_EMBEDDING), "embedding") == 0);
     MUST(strcmp(transformer_site_name(TRANSFORMER_SITE_EMBEDDING), "embedding") == 0);
     MUST(transformer_dtype_size(TRANSFORMER_BF16) == 2);
+    {
+        const float numbers[2] = {3, 4};
+        float row[1] = {0};
+        transformer_tensor t;
+        t.data = numbers, t.dtype = TRANSFORMER_F32, t.rows = 2, t.cols = 1;
+        MUST(transformer_decode(row, &t, 1, 1) == TRANSFORMER_OK && row[0] == 4);
+    }
     return 0;
 }
 

@@ -83,6 +83,9 @@ static int include_words(void) {
     MUST(strcmp(transformer_role_name(TRANSFORMER_EMBEDDING), "embedding") == 0);
     MUST(strcmp(transformer_site_name(TRANSFORMER_SITE_EMBEDDING), "embedding") == 0);
     MUST(transformer_dtype_size(TRANSFORMER_BF16) == 2);
+    MUST(transformer_dtype_block(TRANSFORMER_Q4_K) == 256);
+    MUST(strcmp(transformer_dtype_name(TRANSFORMER_Q4_K), "Q4_K") == 0);
+    MUST(transformer_row_size(TRANSFORMER_Q8_0, 64) == 68);
     {
         const float numbers[2] = {3, 4};
         float row[1] = {0};

@@ -438,9 +438,10 @@ static void test_bind(void) {
     transformer_config c;
     transformer_tensor t = {numbers, TRANSFORMER_F32, 12, 36};
     shape_llama(&c);
-    transformer_model *model = transformer_model_new(&c, NULL, &error);
     size_t size = transformer_model_size(&c);
-    void *before = test_aligned(size);
+    void *before = test_aligned(size), *memory = test_aligned(size);
+    transformer_model *model = NULL;
+    CHECK(!transformer_model_init(memory, size, &c, NULL, &model, &error));
     memcpy(before, model, size);
 #define REFUSE_BIND(model_, role, layer, tensor, status, text)                                     \
     CHECK(says(transformer_bind(model_, role, layer, tensor, &error), status, text));              \

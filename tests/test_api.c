@@ -436,7 +436,8 @@ static void test_model_init(void) {
 static void test_bind(void) {
     static float numbers[300 * 36 + 1];
     transformer_config c;
-    transformer_tensor t = {numbers, TRANSFORMER_F32, 12, 36};
+    static transformer_tensor t; /* static: its padding is 0 */
+    t.data = numbers, t.dtype = TRANSFORMER_F32, t.rows = 12, t.cols = 36;
     shape_llama(&c);
     size_t size = transformer_model_size(&c);
     void *before = test_aligned(size), *memory = test_aligned(size);

@@ -100,7 +100,8 @@
  *            for options.rope_length.
  * PAUSE      transformer_run can pause after some layers and be resumed later: a game can spend
  *            2 ms a frame.
- * BIG-ENDIAN Weights are numbers in the machine's own byte order, also the 16-bit fields of blocks.
+ * BIG-ENDIAN F32, F16 and BF16 weights are numbers in the machine's own byte order; quantised
+ *            blocks are little-endian everywhere, as in a file.
  * MACROS     Before including (each may be given with -D):
  *              TRANSFORMER_IMPLEMENTATION  compile the implementation here (exactly one .c file)
  *              TRANSFORMER_STATIC          everything static: two libraries may carry own copies
@@ -1236,8 +1237,7 @@ static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned c
         tfi_set_words(scale, x & 0x3f3f3f3fu, (rest & low4) | (x >> 6 & low2) << 4);
         tfi_set_words(scale + 8, y & 0x3f3f3f3fu, (rest >> 4 & low4) | (y >> 6 & low2) << 4);
     } else if (dtype == TRANSFORMER_IQ4_XS) {
-        uint16_t top;
-        memcpy(&top, b + 2, sizeof top);
+        uint16_t top = tfi_half_at(b + 2);
         for (int i = 0; i < 8; i++)
             scale[i] = (int8_t)((b[4 + i / 2] >> i % 2 * 4 & 15) + 16 * (top >> 2 * i & 3) - 32);
     } else {

@@ -16,10 +16,15 @@
 /* Every allocation that the header can ask for by name is counted, so that forward() can be seen to
  * make none. */
 static int allocations;
-static void *counted_malloc(size_t n) { return allocations++, malloc(n); }
+#if defined(__GNUC__)
+#define ALLOCATED() (void)__atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED) /* by any thread */
+#else
+#define ALLOCATED() (void)allocations++
+#endif
+static void *counted_malloc(size_t n) { return ALLOCATED(), malloc(n); }
 #define malloc counted_malloc
 #define calloc(n, size) counted_malloc((n) * (size))
-#define realloc(p, n) (allocations++, (realloc)(p, n))
+#define realloc(p, n) (ALLOCATED(), (realloc)(p, n))
 #define TRANSFORMER_IMPLEMENTATION
 #include "transformer.h"
 #undef malloc

@@ -39,6 +39,22 @@ die(const char *format, ...) {
     exit(1);
 }
 
+/* die, with the error of a library that may begin with the path, or its last part, or not. */
+#if defined(__GNUC__) || defined(__clang__)
+__attribute__((noreturn))
+#endif
+static inline void
+die_about(const char *path, const char *text) {
+    for (const char *name = path, *p = path;; p++) {
+        size_t n = strlen(name);
+        if (strncmp(text, name, n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
+        while (*p != '\0' && *p != '/' && *p != '\\') p++;
+        if (*p == '\0') break;
+        name = p + 1;
+    }
+    die("%s: %s", path, text);
+}
+
 static inline void *allocate(size_t count, size_t size) {
     void *memory = size == 0 || count <= SIZE_MAX / size ? malloc(count * size + 1) : NULL;
     if (memory == NULL) die("out of memory for %zu x %zu bytes", count, size);
@@ -206,10 +222,10 @@ static inline transformer_model *load_model(const char *path, const transformer_
     model_file_options file_options = {0};
     file_options.rope_length = options->rope_length;
     *file = model_file_open(path, &file_options, &error);
-    if (*file == NULL) die("%s: %s", path, error.text);
+    if (*file == NULL) die_about(path, error.text);
     transformer_model *model = transformer_model_new(model_file_config(*file), options, &error);
     if (model == NULL || model_file_bind(*file, model, &error) != TRANSFORMER_OK)
-        die("%s: %s", path, error.text);
+        die_about(path, error.text);
     return model;
 }
 

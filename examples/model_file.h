@@ -17,9 +17,9 @@
  *              model.safetensors.index.json; F32, F16 and BF16 weights of the families in the table
  *              under >>families.
  *            - a GGUF file, version 2 or 3, or all parts of a split one (name any of them), of the
- *              architectures in the table under >>gguf, with weights of any transformer_dtype; from
- *              a path or from memory.
+ *              architectures in the table under >>gguf, with weights of any transformer_dtype.
  *            - a llama2.c checkpoint (.bin), version 0, 1 or 2.
+ *            From a path, or from memory.
  * MEMORY     Files are mapped where the system can (else read into memory) and tensors are used
  *            where they lie.  Three things are copied, once, in the type they have: matrices stored
  *            transposed (GPT-2), queries, keys and values interleaved by head (GPT-NeoX, BLOOM,
@@ -67,7 +67,8 @@ typedef struct model_file model_file;
 
 typedef struct model_file_options { /* all zero is the default; NULL will do */
     int rope_length; /* Qwen 1: length of the sequences to come; 0 = within the trained length */
-    int only_look;   /* 1 = list metadata and tensors, of any architecture; nothing can be bound */
+    int only_look;   /* 1 = list metadata and tensors, of any architecture and type; nothing can be
+                        bound, and a .safetensors file may lack its config.json */
 } model_file_options;
 
 typedef struct model_file_info {
@@ -75,8 +76,9 @@ typedef struct model_file_info {
     char family[32];     /* config.json's model_type, general.architecture, or "llama2.c" */
     size_t n_tensors;    /* what model_file_bind binds */
     size_t n_stored;     /* for model_file_stored; 0 = llama2.c */
-    size_t n_metadata;   /* for model_file_metadata; 0 = not GGUF */
-    size_t file_bytes;   /* of all files that hold weights */
+    size_t n_metadata;   /* for model_file_metadata; 0 = llama2.c */
+    int n_files;         /* that hold weights: for model_file_part_at */
+    size_t file_bytes;   /* of all of them */
     size_t copied_bytes; /* of weights that were rearranged or dequantised */
     int mapped;          /* 1 = files are mapped, 0 = read into memory */
     int dequantized;     /* 1 = 8-bit weights were expanded to F32 (llama2.c version 2) */
@@ -92,6 +94,12 @@ MODEL_FILE_API model_file *model_file_open(const char *path, const model_file_op
 MODEL_FILE_API model_file *model_file_open_memory(const void *data, size_t size,
                                                   const model_file_options *options,
                                                   transformer_error *error);
+
+/* config.json's text and a safetensors file, likewise.  config NULL = as model_file_open_memory. */
+MODEL_FILE_API model_file *model_file_open_safetensors(const void *config, size_t config_size,
+                                                       const void *data, size_t size,
+                                                       const model_file_options *options,
+                                                       transformer_error *error);
 MODEL_FILE_API void model_file_close(model_file *file); /* NULL is ignored */
 
 /* What transformer_model_size, _init and _new take.  You may copy it and change, say, context. */
@@ -108,12 +116,21 @@ MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transf
 
 /* ---- what is in the file, understood or not ---- */
 
+typedef struct model_file_part { /* one of the files that hold weights */
+    const char *name;            /* the last part of its path */
+    const unsigned char *data;
+    size_t size;
+} model_file_part;
+
+/* File number i of info.n_files.  0 if there is none. */
+MODEL_FILE_API int model_file_part_at(const model_file *file, int i, model_file_part *part);
+
 typedef struct model_file_string { /* points into the file; no zero at its end; maybe not UTF-8 */
     const char *text;
     size_t length;
 } model_file_string;
 
-enum { /* of metadata: GGUF's numbers */
+enum { /* of metadata: GGUF's numbers; then ours */
        MODEL_FILE_U8 = 0,
        MODEL_FILE_I8 = 1,
        MODEL_FILE_U16 = 2,
@@ -126,7 +143,8 @@ enum { /* of metadata: GGUF's numbers */
        MODEL_FILE_ARRAY = 9,
        MODEL_FILE_U64 = 10,
        MODEL_FILE_I64 = 11,
-       MODEL_FILE_F64 = 12
+       MODEL_FILE_F64 = 12,
+       MODEL_FILE_JSON = 13 /* text of a value: correct JSON, valid UTF-8, maybe over many lines */
 };
 
 typedef struct model_file_value {
@@ -138,7 +156,8 @@ typedef struct model_file_value {
     size_t bytes;
 } model_file_value;
 
-/* Value number i of info.n_metadata; that of a key.  0 if there is none. */
+/* Value number i of info.n_metadata; that of a key.  0 if there is none.  A GGUF file has typed
+ * values; for safetensors they are the members of config.json, all MODEL_FILE_JSON. */
 MODEL_FILE_API int model_file_metadata(const model_file *file, size_t i, model_file_value *value);
 MODEL_FILE_API int model_file_find(const model_file *file, const char *key,
                                    model_file_value *value);
@@ -153,13 +172,13 @@ MODEL_FILE_API int model_file_next_string(const model_file_value *value, size_t 
 
 typedef struct model_file_stored_tensor {
     model_file_string name;
-    const char *type; /* "F32", "Q4_K", "I32", ...; never NULL */
+    const char *type; /* "F32", "Q4_K", "I32", ..., "unknown"; never NULL */
     int dtype;        /* transformer_dtype, or -1: not for transformer.h */
     int gguf_type;    /* GGUF's number of the type, or -1 */
     int n_dims;       /* dims[0] is the outermost: [rows, columns] */
     uint64_t dims[4]; /* of more dimensions, the first four */
     const void *data;
-    size_t bytes;
+    size_t bytes; /* 0 if the file does not say: a GGUF type that is unknown */
 } model_file_stored_tensor;
 
 /* Tensor number i of info.n_stored, in the order of names.  0 if there is none. */
@@ -245,6 +264,7 @@ typedef struct mfi_file {
 } mfi_file;
 
 static void mfi_file_close(mfi_file *file) {
+    if (!file->data) return;
 #if MFI_MMAP
     if (file->mapped) munmap((void *)file->data, file->size);
     else
@@ -693,6 +713,14 @@ static double mfi_number(mfi_reader *r, const char *keys, double otherwise, doub
     return least;
 }
 
+/* A number that transformers computes with as it is, such as 4096.0, but that has to be whole. */
+static int mfi_whole(mfi_reader *r, const char *key, int otherwise, int least, int most) {
+    double d = mfi_number(r, key, otherwise, least, most);
+    if (d == floor(d)) return (int)d;
+    mfi_fail(r->error, MFI_BAD, "%s: %s%s is not an integer: %g", r->file, r->prefix, key, d);
+    return least;
+}
+
 static int mfi_bool(mfi_reader *r, const char *keys, int otherwise) {
     const char *key;
     mfi_span v;
@@ -1011,8 +1039,8 @@ enum {
 /* The context before scaling: the object's, or the configuration's own key (Phi-3), or all. */
 static int mfi_rope_original(mfi_reader *top, mfi_reader *r, const transformer_config *c) {
     static const char key[] = "original_max_position_embeddings";
-    int outer = mfi_int(top, key, 0, 1, MFI_MAX_CONTEXT);
-    int inner = mfi_int(r, key, outer ? outer : c->context, 1, MFI_MAX_CONTEXT);
+    int outer = mfi_whole(top, key, 0, 1, MFI_MAX_CONTEXT);
+    int inner = mfi_whole(r, key, outer ? outer : c->context, 1, MFI_MAX_CONTEXT);
     if (outer && inner != outer)
         mfi_fail(top->error, MFI_BAD, "%s: %s is both %d and %d", top->file, key, outer, inner);
     return inner;
@@ -1020,6 +1048,14 @@ static int mfi_rope_original(mfi_reader *top, mfi_reader *r, const transformer_c
 
 static double mfi_yarn_mscale(double factor, double mscale) {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
+}
+
+/* Of YaRN.  null is no, unlike no such key: so transformers reads it. */
+static int mfi_rope_truncate(mfi_reader *r) {
+    mfi_span value;
+    if (r->object.p && mfi_json_get(r->object, "truncate", 8, &value) == 1 && *value.p == 'n')
+        return 0;
+    return mfi_bool(r, "truncate", 1);
 }
 
 static void mfi_rope_yarn(mfi_reader *r, const transformer_config *c, transformer_rope *rope) {
@@ -1030,7 +1066,7 @@ static void mfi_rope_yarn(mfi_reader *r, const transformer_config *c, transforme
     rope->beta_slow = mfi_number(r, "beta_slow", 1, 0, 1e6);
     if (rope->beta_fast == 0 || rope->beta_slow == 0)
         mfi_fail(r->error, MFI_BAD, "%s: %sbeta_fast or beta_slow is 0", r->file, r->prefix);
-    rope->truncate = mfi_bool(r, "truncate", 1);
+    rope->truncate = mfi_rope_truncate(r);
     mscale = mfi_number(r, "mscale", 0, 0, 1e3);
     all = mfi_number(r, "mscale_all_dim", 0, 0, 1e3);
     rope->attention_factor = mscale > 0 && all > 0 ? mfi_yarn_mscale(rope->factor, mscale) /
@@ -1132,6 +1168,7 @@ static mfi_reader mfi_inside(mfi_reader *top, const char *key, const char *prefi
 static void mfi_rope_pair(mfi_reader *r, const mfi_family *f, transformer_config *c) {
     mfi_reader full = mfi_inside(r, "rope_parameters.full_attention", "full_attention.");
     mfi_reader local = mfi_inside(r, "rope_parameters.sliding_attention", "sliding_attention.");
+    mfi_reader both;
     double theta = mfi_number(r, "rope_theta", f->theta, 1e-3, 1e15);
     int gemma = strncmp(f->type, "gemma", 5) == 0;
     if (!full.object.p && !local.object.p && mfi_has(r, "rope_parameters"))
@@ -1145,7 +1182,8 @@ static void mfi_rope_pair(mfi_reader *r, const mfi_family *f, transformer_config
     theta = gemma ? mfi_number(r, "rope_local_base_freq", 1e4, 1e-3, 1e15) : theta;
     mfi_rope_table(r, &local, f, c, &c->rope[1], theta);
     /* transformers looks for this one outside of the layer types' objects */
-    c->rope[0].truncate = c->rope[1].truncate = mfi_bool(r, "rope_parameters.truncate", 1);
+    both = mfi_inside(r, "rope_parameters", "rope_parameters.");
+    c->rope[0].truncate = c->rope[1].truncate = mfi_rope_truncate(&both);
 }
 
 static void mfi_rope(mfi_reader *r, const mfi_family *f, transformer_config *c) {
@@ -1774,13 +1812,14 @@ typedef struct mfi_tensor {
     uint16_t file;
     uint8_t n_dims;
     uint8_t type; /* index into mfi_types */
+    int32_t gguf; /* GGUF's number of the type, or -1 */
 } mfi_tensor;
 
 /* Every type of both formats.  Bytes are per block. */
 static const struct {
     const char *name;
     int block, bytes;
-    int gguf;  /* GGUF's number, or -1: only in safetensors, which has no blocks */
+    int gguf;  /* GGUF's number, or -1: only in safetensors, where blocks fill whole bytes */
     int dtype; /* transformer_dtype, or -1 */
 } mfi_types[] = {{"F32", 1, 4, 0, TRANSFORMER_F32},
                  {"F16", 1, 2, 1, TRANSFORMER_F16},
@@ -1788,6 +1827,12 @@ static const struct {
                  {"F64", 1, 8, 28, -1},
                  {"F8_E4M3", 1, 1, -1, -1},
                  {"F8_E5M2", 1, 1, -1, -1},
+                 {"F8_E8M0", 1, 1, -1, -1},
+                 {"F8_E4M3FNUZ", 1, 1, -1, -1},
+                 {"F8_E5M2FNUZ", 1, 1, -1, -1},
+                 {"F6_E2M3", 4, 3, -1, -1},
+                 {"F6_E3M2", 4, 3, -1, -1},
+                 {"F4", 2, 1, -1, -1},
                  {"I64", 1, 8, 27, -1},
                  {"I32", 1, 4, 26, -1},
                  {"I16", 1, 2, 25, -1},
@@ -1821,9 +1866,12 @@ static const struct {
                  {"IQ1_M", 256, 56, 29, -1},
                  {"TQ1_0", 256, 54, 34, TRANSFORMER_TQ1_0},
                  {"TQ2_0", 256, 66, 35, TRANSFORMER_TQ2_0},
-                 {"MXFP4", 32, 17, 39, TRANSFORMER_MXFP4}};
+                 {"MXFP4", 32, 17, 39, TRANSFORMER_MXFP4},
+                 {"NVFP4", 64, 36, 40, -1},
+                 {"Q1_0", 128, 18, 41, -1},
+                 {"unknown", 1, 0, -1, -1}};
 
-enum { MFI_N_TYPES = (int)(sizeof mfi_types / sizeof *mfi_types) };
+enum { MFI_UNKNOWN = (int)(sizeof mfi_types / sizeof *mfi_types) - 1 };
 
 /* Bytes of a row of n elements, a whole number of blocks. */
 static size_t mfi_row_bytes(int type, size_t n) {
@@ -1841,8 +1889,8 @@ typedef struct mfi_block { /* owned memory */
     struct mfi_block *next;
 } mfi_block;
 
-typedef struct mfi_keys { /* of a GGUF file */
-    size_t *at;           /* where each key starts */
+typedef struct mfi_keys { /* of a GGUF file, or of config.json */
+    size_t *at;           /* where each key starts; the bracket or comma before it */
     unsigned char *used;  /* 1 = it was asked for */
     size_t n;
 } mfi_keys;
@@ -1852,6 +1900,7 @@ struct model_file {
     model_file_info info;
     mfi_file *files;
     int n_files;
+    mfi_file json;               /* config.json, if there is one */
     transformer_tensor *tensors; /* [n_layers * TRANSFORMER_N_ROLES]; data NULL = none */
     mfi_block *blocks;
     mfi_tensor *found; /* sorted by name */
@@ -1926,22 +1975,24 @@ static int mfi_entry(const model_file *mf, mfi_tensor *t, mfi_span v, size_t sta
     mfi_span dtype, shape, place, item;
     const char *at;
     int64_t from = -1, to = -1;
-    uint64_t count, room = file->size - start;
+    uint64_t count, bytes, room = file->size - start;
     int i;
     if (*v.p != '{' || mfi_json_get(v, "dtype", 5, &dtype) != 1 || *dtype.p != '"' ||
         mfi_json_get(v, "shape", 5, &shape) != 1 ||
         mfi_json_get(v, "data_offsets", 12, &place) != 1 || *place.p != '[')
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "dtype, shape or data_offsets is bad");
-    for (i = 0; i < MFI_N_TYPES; i++) {
+    for (i = 0; i < MFI_UNKNOWN; i++) {
         size_t n = strlen(mfi_types[i].name);
-        if ((size_t)(dtype.end - dtype.p) == n + 2 && mfi_types[i].block == 1 &&
+        if ((size_t)(dtype.end - dtype.p) == n + 2 &&
+            (mfi_types[i].block == 1 || mfi_types[i].gguf < 0) &&
             memcmp(dtype.p + 1, mfi_types[i].name, n) == 0)
             break;
     }
-    if (i == MFI_N_TYPES)
+    if (i == MFI_UNKNOWN && !mf->only_look)
         return mfi_tensor_fail(mf, error, MFI_UNSUPPORTED, t, "dtype %.*s is not known",
                                mfi_show(dtype), dtype.p);
     t->type = (uint8_t)i;
+    t->gguf = mfi_types[i].gguf;
     if (!mfi_shape(shape, t, &count))
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t, "bad shape %.*s", mfi_show(shape),
                                shape.p);
@@ -1952,12 +2003,12 @@ static int mfi_entry(const model_file *mf, mfi_tensor *t, mfi_span v, size_t sta
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t,
                                "data_offsets %.*s are not within the %llu bytes of data",
                                mfi_show(place), place.p, (unsigned long long)room);
-    if (count * (uint64_t)mfi_types[i].bytes != (uint64_t)(to - from))
+    bytes = count / (uint64_t)mfi_types[i].block * (uint64_t)mfi_types[i].bytes;
+    if (i < MFI_UNKNOWN && bytes != (uint64_t)(to - from))
         return mfi_tensor_fail(mf, error, MFI_WEIGHTS, t,
                                "shape %.*s of %s takes %llu bytes, data_offsets give %llu",
                                mfi_show(shape), shape.p, mfi_types[i].name,
-                               (unsigned long long)(count * (uint64_t)mfi_types[i].bytes),
-                               (unsigned long long)(to - from));
+                               (unsigned long long)bytes, (unsigned long long)(to - from));
     t->data = file->data + start + (size_t)from;
     t->bytes = (size_t)(to - from);
     return 1;
@@ -2633,15 +2684,56 @@ static int mfi_key_find(const mfi_file *file, const mfi_keys *keys, const char *
     return count;
 }
 
+/* Where the members of config.json's object are. */
+static int mfi_list_members(model_file *mf, mfi_span object, transformer_error *error) {
+    const char *at, *base = (const char *)mf->json.data;
+    mfi_span key, value;
+    size_t n = 0;
+    for (at = object.p; mfi_json_next(&at, &key, &value);) n++;
+    mf->keys.at = (size_t *)malloc((n + 1) * sizeof *mf->keys.at);
+    if (!mf->keys.at) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    for (at = object.p; mf->keys.n < n; mfi_json_next(&at, &key, &value))
+        mf->keys.at[mf->keys.n++] = (size_t)(at - base);
+    return 1;
+}
+
+static void mfi_member_at(const mfi_file *file, size_t offset, model_file_value *v) {
+    const char *at = (const char *)file->data + offset;
+    mfi_span key = {NULL, NULL}, value = {NULL, NULL};
+    mfi_json_next(&at, &key, &value);
+    v->key.text = key.p;
+    v->key.length = (size_t)(key.end - key.p);
+    v->type = v->element = MODEL_FILE_JSON;
+    v->n = 1;
+    v->data = (const unsigned char *)value.p;
+    v->bytes = (size_t)(value.end - value.p);
+}
+
 MODEL_FILE_API int model_file_metadata(const model_file *file, size_t i, model_file_value *value) {
     if (!file || !value || i >= file->keys.n) return 0;
-    mfi_value_at(&file->files[0], file->keys.at[i], value);
+    if (file->json.data) mfi_member_at(&file->json, file->keys.at[i], value);
+    else mfi_value_at(&file->files[0], file->keys.at[i], value);
     return 1;
 }
 
 MODEL_FILE_API int model_file_find(const model_file *file, const char *key,
                                    model_file_value *value) {
-    return file && key && value && mfi_key_find(&file->files[0], &file->keys, key, value) > 0;
+    size_t i, n;
+    if (!file || !key || !value) return 0;
+    if (!file->json.data) return mfi_key_find(&file->files[0], &file->keys, key, value) > 0;
+    for (i = 0, n = strlen(key); i < file->keys.n; i++) {
+        mfi_member_at(&file->json, file->keys.at[i], value);
+        if (value->key.length == n && memcmp(value->key.text, key, n) == 0) return 1;
+    }
+    return 0;
+}
+
+MODEL_FILE_API int model_file_part_at(const model_file *file, int i, model_file_part *part) {
+    if (!file || !part || i < 0 || i >= file->n_files) return 0;
+    part->name = file->files[i].name;
+    part->data = file->files[i].data;
+    part->size = file->files[i].size;
+    return 1;
 }
 
 MODEL_FILE_API int model_file_int(const model_file_value *value, size_t i, int64_t *out) {
@@ -2734,16 +2826,18 @@ static int mfi_gguf_tensor(model_file *mf, mfi_cursor *c, mfi_tensor *t) {
         count *= *n;
     }
     if (!mfi_take_u32(c, &type) || !mfi_take_u64(c, &offset)) return 0;
-    for (i = 0; i < MFI_N_TYPES; i++)
+    for (i = 0; i < MFI_UNKNOWN; i++)
         if (mfi_types[i].gguf >= 0 && (uint32_t)mfi_types[i].gguf == type) break;
-    if (i == MFI_N_TYPES)
+    t->gguf = type <= INT32_MAX ? (int32_t)type : -1;
+    if (i == MFI_UNKNOWN && !mf->only_look)
         return mfi_fail(c->error, MFI_UNSUPPORTED, "%s: tensor%s: type number %lu is not known",
                         c->file->name, mfi_quote(name).text, (unsigned long)type);
     t->type = (uint8_t)i;
     if (t->dims[n_dims - 1] % (uint64_t)mfi_types[i].block != 0)
         return mfi_gguf_bad(c, "rows are not whole blocks of its type");
     count = count / (uint64_t)mfi_types[i].block; /* times at most 292: checked by division */
-    if (offset > c->file->size || count > c->file->size / (uint64_t)mfi_types[i].bytes)
+    if (offset > c->file->size ||
+        (mfi_types[i].bytes && count > c->file->size / (uint64_t)mfi_types[i].bytes))
         return mfi_gguf_bad(c, "its data lies beyond the end of the file");
     t->bytes = (size_t)count * (size_t)mfi_types[i].bytes;
     t->data = c->file->data + (size_t)offset;
@@ -3679,25 +3773,33 @@ static int mfi_open_llama2c(model_file *mf, transformer_error *error) {
 
 /* ==== >>open ================================================================================ */
 
-/* A JSON file that is one object, of at most `most` bytes. */
-static int mfi_open_json(const char *directory, const char *name, size_t most, mfi_file *file,
-                         mfi_span *text, transformer_error *error) {
-    char *path = mfi_join(directory, name, strlen(name));
+enum { MFI_MAX_CONFIG = 1 << 20, MFI_MAX_INDEX = 1 << 24 }; /* bytes */
+
+/* The text of a file that is one object, checked; at most `most` bytes. */
+static int mfi_check_json(const mfi_file *file, size_t most, mfi_span *text,
+                          transformer_error *error) {
     const char *why, *at = NULL;
-    int ok = path && mfi_file_open(path, file, error);
-    free(path);
-    if (!ok) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
     text->p = (const char *)file->data;
     text->end = text->p + file->size;
     if (file->size > most)
-        ok = mfi_fail(error, MFI_BAD, "%s: larger than %lu bytes", name, (unsigned long)most);
-    else if ((why = mfi_json_check(*text, &at)) != NULL)
-        ok = mfi_fail(error, MFI_BAD, "%s: %s at byte %lu", name, why,
-                      (unsigned long)(at - text->p));
-    text->p = ok ? mfi_json_gap(text->p) : text->p;
-    if (ok && *text->p != '{') ok = mfi_fail(error, MFI_BAD, "%s: '{' is expected", name);
-    if (!ok) mfi_file_close(file);
-    return ok;
+        return mfi_fail(error, MFI_BAD, "%s: larger than %lu bytes", file->name,
+                        (unsigned long)most);
+    if ((why = mfi_json_check(*text, &at)) != NULL)
+        return mfi_fail(error, MFI_BAD, "%s: %s at byte %lu", file->name, why,
+                        (unsigned long)(at - text->p));
+    text->p = mfi_json_gap(text->p);
+    return *text->p == '{' || mfi_fail(error, MFI_BAD, "%s: '{' is expected", file->name);
+}
+
+static int mfi_open_json(const char *directory, const char *name, size_t most, mfi_file *file,
+                         mfi_span *text, transformer_error *error) {
+    char *path = mfi_join(directory, name, strlen(name));
+    int ok = path && mfi_file_open(path, file, error);
+    free(path);
+    if (!ok) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
+    if (mfi_check_json(file, most, text, error)) return 1;
+    mfi_file_close(file);
+    return 0;
 }
 
 static const char mfi_index_name[] = "model.safetensors.index.json";
@@ -3747,7 +3849,8 @@ static int mfi_open_index(model_file *mf, const char *directory, mfi_span index,
     return 1;
 }
 
-/* The weights of a directory: the file asked for, model.safetensors, or the index's. */
+/* The weights of a directory: the file asked for, model.safetensors, or the index's.  Without a
+ * directory the only file is open already. */
 static int mfi_open_weights(model_file *mf, const char *directory, const char *name,
                             transformer_error *error) {
     static const char single[] = "model.safetensors";
@@ -3757,13 +3860,11 @@ static int mfi_open_weights(model_file *mf, const char *directory, const char *n
     int ok;
     memset(&first, 0, sizeof first);
     memset(&second, 0, sizeof second);
-    if (name)
-        return mfi_open_file(mf, directory, name, strlen(name), error) &&
-               mfi_safetensors(mf, 0, error) && mfi_sort(mf, error);
-    if (mfi_open_file(mf, directory, single, sizeof single - 1, &first))
+    if (name && !mfi_open_file(mf, directory, name, strlen(name), error)) return 0;
+    if (name || !directory || mfi_open_file(mf, directory, single, sizeof single - 1, &first))
         return mfi_safetensors(mf, 0, error) && mfi_sort(mf, error);
     memset(&file, 0, sizeof file);
-    if (!mfi_open_json(directory, mfi_index_name, (size_t)1 << 24, &file, &text, &second)) {
+    if (!mfi_open_json(directory, mfi_index_name, MFI_MAX_INDEX, &file, &text, &second)) {
         *error = second.status == TRANSFORMER_ARGUMENT ? first : second;
         return 0;
     }
@@ -3789,9 +3890,11 @@ static const mfi_family *mfi_find_family(mfi_reader *r, model_file *mf) {
     return NULL;
 }
 
-static int mfi_open_directory(model_file *mf, const char *directory, const char *name,
-                              mfi_span text, int rope_length, transformer_error *error) {
+/* A model of config.json, whose text this is, with its weights. */
+static int mfi_open_configured(model_file *mf, const char *directory, const char *name,
+                               mfi_span text, int rope_length, transformer_error *error) {
     mfi_reader r;
+    if (!mfi_list_members(mf, text, error)) return 0;
     memset(&r, 0, sizeof r);
     r.object = text;
     r.file = "config.json";
@@ -3830,39 +3933,56 @@ static int mfi_open_single(model_file *mf, const char *path, transformer_error *
     return mfi_open_llama2c(mf, error);
 }
 
+typedef struct mfi_source { /* a path, or memory */
+    const char *path;
+    const void *data, *config; /* config: for safetensors */
+    size_t size, config_size;
+} mfi_source;
+
 /* An open file that is the caller's memory. */
-static int mfi_open_borrowed(model_file *mf, const void *data, size_t size,
-                             transformer_error *error) {
+static mfi_file mfi_borrow(const void *data, size_t size, const char *name) {
+    mfi_file file;
+    memset(&file, 0, sizeof file);
+    file.data = (unsigned char *)(uintptr_t)data; /* only ever read */
+    file.size = size;
+    file.borrowed = 1;
+    snprintf(file.name, sizeof file.name, "%s", name);
+    return file;
+}
+
+static int mfi_open_memory(model_file *mf, const mfi_source *source, int rope_length,
+                           transformer_error *error) {
+    mfi_span text;
     mf->files = (mfi_file *)calloc(1, sizeof *mf->files);
     if (!mf->files) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
     mf->n_files = 1;
-    mf->files[0].data = (unsigned char *)(uintptr_t)data; /* only ever read */
-    mf->files[0].size = size;
-    mf->files[0].borrowed = 1;
-    snprintf(mf->files[0].name, sizeof mf->files[0].name, "memory");
-    return mfi_open_single(mf, NULL, error);
+    mf->files[0] = mfi_borrow(source->data, source->size, "memory");
+    if (!source->config) return mfi_open_single(mf, NULL, error);
+    mf->json = mfi_borrow(source->config, source->config_size, "config.json");
+    return mfi_check_json(&mf->json, MFI_MAX_CONFIG, &text, error) &&
+           mfi_open_configured(mf, NULL, NULL, text, rope_length, error);
 }
 
 static int mfi_open_path(model_file *mf, const char *path, int rope_length,
                          transformer_error *error) {
     transformer_error first;
-    mfi_file config;
     mfi_span text;
     const char *name = NULL;
     char *directory;
     int ok;
     memset(&first, 0, sizeof first);
-    memset(&config, 0, sizeof config);
     directory = mfi_join(path, "", 0);
     if (!directory) return mfi_fail(error, TRANSFORMER_MEMORY, "not enough memory");
     if (mfi_names_file(path)) {
         directory[mfi_base_name(path) - path] = 0;
         name = mfi_ends(path, strlen(path), ".safetensors") ? mfi_base_name(path) : NULL;
     }
-    ok = mfi_open_json(directory, "config.json", (size_t)1 << 20, &config, &text, &first);
+    ok = mfi_open_json(directory, "config.json", MFI_MAX_CONFIG, &mf->json, &text, &first);
     if (ok) {
-        ok = mfi_open_directory(mf, directory, name, text, rope_length, error);
-        mfi_file_close(&config);
+        ok = mfi_open_configured(mf, directory, name, text, rope_length, error);
+    } else if (mf->only_look && name && first.status == TRANSFORMER_ARGUMENT) {
+        snprintf(mf->info.format, sizeof mf->info.format, "safetensors");
+        ok = mfi_open_weights(mf, directory, name, error);
     } else if (first.status != TRANSFORMER_ARGUMENT || mfi_names_file(path)) {
         *error = first;
     } else if (mfi_open_file(mf, "", path, strlen(path), error)) {
@@ -3876,12 +3996,15 @@ static int mfi_open_path(model_file *mf, const char *path, int rope_length,
     return ok;
 }
 
-/* path, or data and size. */
-static model_file *mfi_open(const char *path, const void *data, size_t size,
-                            const model_file_options *options, transformer_error *error) {
+static model_file *mfi_open(const mfi_source *source, const model_file_options *options,
+                            transformer_error *error) {
     static const uint16_t one = 1;
     model_file *mf;
-    int i, ok;
+    int i, ok, rope_length = options ? options->rope_length : 0;
+    if (rope_length < 0) {
+        mfi_fail(error, TRANSFORMER_ARGUMENT, "options.rope_length is negative");
+        return NULL;
+    }
     if (*(const unsigned char *)&one != 1) {
         mfi_fail(error, MFI_UNSUPPORTED, "model files are little-endian; this machine is not");
         return NULL;
@@ -3892,14 +4015,15 @@ static model_file *mfi_open(const char *path, const void *data, size_t size,
         return NULL;
     }
     mf->only_look = options && options->only_look;
-    ok = path ? mfi_open_path(mf, path, options ? options->rope_length : 0, error)
-              : mfi_open_borrowed(mf, data, size, error);
+    ok = source->path ? mfi_open_path(mf, source->path, rope_length, error)
+                      : mfi_open_memory(mf, source, rope_length, error);
     free(mf->slots);
     free(mf->keys.used);
     mf->slots = NULL;
     mf->keys.used = NULL;
     mf->info.n_stored = mf->n_found;
     mf->info.n_metadata = mf->keys.n;
+    mf->info.n_files = mf->n_files;
     for (i = 0; i < mf->n_files; i++) {
         mf->info.file_bytes += mf->files[i].size;
         mf->info.mapped = mf->files[i].mapped;
@@ -3909,23 +4033,43 @@ static model_file *mfi_open(const char *path, const void *data, size_t size,
     return NULL;
 }
 
-MODEL_FILE_API model_file *model_file_open(const char *path, const model_file_options *options,
-                                           transformer_error *error) {
+/* NULL with an error that names the argument, unless `what` is NULL. */
+static model_file *mfi_open_checked(const mfi_source *source, const char *what,
+                                    const model_file_options *options, transformer_error *error) {
     transformer_error ignored, *e = error ? error : &ignored;
     memset(e, 0, sizeof *e);
-    if (path && !(options && options->rope_length < 0)) return mfi_open(path, NULL, 0, options, e);
-    mfi_fail(e, TRANSFORMER_ARGUMENT, path ? "options.rope_length is negative" : "path is NULL");
+    if (!what) return mfi_open(source, options, e);
+    mfi_fail(e, TRANSFORMER_ARGUMENT, "%s", what);
     return NULL;
+}
+
+MODEL_FILE_API model_file *model_file_open(const char *path, const model_file_options *options,
+                                           transformer_error *error) {
+    mfi_source source = {NULL, NULL, NULL, 0, 0};
+    source.path = path;
+    return mfi_open_checked(&source, path ? NULL : "path is NULL", options, error);
 }
 
 MODEL_FILE_API model_file *model_file_open_memory(const void *data, size_t size,
                                                   const model_file_options *options,
                                                   transformer_error *error) {
-    transformer_error ignored, *e = error ? error : &ignored;
-    memset(e, 0, sizeof *e);
-    if (data && size > 0) return mfi_open(NULL, data, size, options, e);
-    mfi_fail(e, TRANSFORMER_ARGUMENT, data ? "size is 0" : "data is NULL");
-    return NULL;
+    return model_file_open_safetensors(NULL, 0, data, size, options, error);
+}
+
+MODEL_FILE_API model_file *model_file_open_safetensors(const void *config, size_t config_size,
+                                                       const void *data, size_t size,
+                                                       const model_file_options *options,
+                                                       transformer_error *error) {
+    mfi_source source = {NULL, NULL, NULL, 0, 0};
+    source.data = data;
+    source.size = size;
+    source.config = config;
+    source.config_size = config_size;
+    return mfi_open_checked(&source,
+                            !data       ? "data is NULL"
+                            : size == 0 ? "size is 0"
+                                        : NULL,
+                            options, error);
 }
 
 MODEL_FILE_API void model_file_close(model_file *file) {
@@ -3936,6 +4080,7 @@ MODEL_FILE_API void model_file_close(model_file *file) {
         free(block);
     }
     while (file->n_files > 0) mfi_file_close(&file->files[--file->n_files]);
+    mfi_file_close(&file->json);
     free(file->files);
     free(file->tensors);
     free(file->found);
@@ -3996,7 +4141,7 @@ MODEL_FILE_API int model_file_stored(const model_file *file, size_t i,
     tensor->name.length = t->name_length;
     tensor->type = mfi_types[t->type].name;
     tensor->dtype = mfi_types[t->type].dtype;
-    tensor->gguf_type = mfi_types[t->type].gguf;
+    tensor->gguf_type = t->gguf;
     tensor->n_dims = t->n_dims;
     memcpy(tensor->dims, t->dims, sizeof tensor->dims);
     tensor->data = t->data;

@@ -3864,6 +3864,10 @@ static int mfi_open_weights(model_file *mf, const char *directory, const char *n
     if (name || !directory || mfi_open_file(mf, directory, single, sizeof single - 1, &first))
         return mfi_safetensors(mf, 0, error) && mfi_sort(mf, error);
     memset(&file, 0, sizeof file);
+    if (first.status != TRANSFORMER_ARGUMENT) {
+        *error = first;
+        return 0;
+    }
     if (!mfi_open_json(directory, mfi_index_name, MFI_MAX_INDEX, &file, &text, &second)) {
         *error = second.status == TRANSFORMER_ARGUMENT ? first : second;
         return 0;

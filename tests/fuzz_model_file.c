@@ -8,28 +8,7 @@
 #define MODEL_FILE_IMPLEMENTATION
 #include "../examples/model_file.h"
 
-#include <stdlib.h>
-
-static void run_a_token(const model_file *file) {
-    const transformer_config *c = model_file_config(file);
-    transformer_error error;
-    transformer_options options;
-    int32_t token = 0;
-    memset(&options, 0, sizeof options);
-    options.context = options.batch = 1;
-    float *logits = (float *)malloc((size_t)c->vocab_size * sizeof *logits);
-    transformer_model *model = transformer_model_new(c, &options, &error);
-    transformer_state *state = NULL;
-    transformer_workspace *work = NULL;
-    if (logits && model) {
-        if (model_file_bind(file, model, &error)) abort();
-        state = transformer_state_new(model, &options, &error);
-        work = transformer_workspace_new(model, &options, &error);
-    }
-    if (state && work && transformer_forward(model, work, state, &token, 1, logits)) abort();
-    transformer_free(work), transformer_free(state), transformer_free(model);
-    free(logits);
-}
+#include "runs.h"
 
 static void look(const model_file *file) {
     model_file_value v;
@@ -58,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         model_file *file = model_file_open_memory(data, size, &options, &error);
         if (!file && !error.status) abort();
         if (file && options.only_look) look(file);
-        else if (file) run_a_token(file);
+        else if (file && !runs(file, NULL, 1, &error) && error.status != TRANSFORMER_MEMORY)
+            abort();
         model_file_close(file);
     }
     return 0;

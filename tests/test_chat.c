@@ -3,32 +3,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* Allocations are counted; the one with this number fails (0: none does). */
-static long allocation_count, allocation_fails, allocations_alive;
-static int allocation_refused(void) { return ++allocation_count == allocation_fails; }
-static void *test_malloc(size_t n) {
-    void *p = allocation_refused() ? NULL : malloc(n);
-    allocations_alive += p != NULL;
-    return p;
-}
-static void *test_calloc(size_t n, size_t size) {
-    void *p = allocation_refused() ? NULL : calloc(n, size);
-    allocations_alive += p != NULL;
-    return p;
-}
-static void *test_realloc(void *old, size_t n) {
-    void *p = allocation_refused() ? NULL : realloc(old, n);
-    allocations_alive += old == NULL && p != NULL;
-    return p;
-}
-static void test_free(void *p) {
-    allocations_alive -= p != NULL;
-    free(p);
-}
-#define malloc test_malloc
-#define calloc test_calloc
-#define realloc test_realloc
-#define free test_free
+#include "allocator.h"
+
+#define malloc counted_malloc
+#define calloc counted_calloc
+#define realloc counted_realloc
+#define free counted_free
 #define CHAT_IMPLEMENTATION
 #include "../examples/chat.h"
 #undef malloc
@@ -505,24 +485,24 @@ static void test_allocations(void) {
     bytes b;
     make_gguf(&b);
     write_file(path, b.data, b.n);
-    long alive = allocations_alive;
+    long alive = allocations_live;
     for (int what = 0; what < 3; what++) {
         int failures = 0;
         for (long fail = 1; fail < 500; fail++) {
-            allocation_count = 0, allocation_fails = fail;
+            allocations = 0, fail_at = fail;
             chat_template *t = what == 0   ? chat_template_load(path, &error)
                                : what == 1 ? chat_template_named("llama2", &error)
                                            : chat_template_open(rich, strlen(rich), &error);
             chat_text *text = render(t, &greeting, 1);
             if (text) chat_text_free(text);
             chat_template_close(t);
-            CHECK(allocations_alive == alive);
+            CHECK(allocations_live == alive);
             failures += text == NULL;
-            if (allocation_count < fail) break; /* all of them succeeded */
+            if (allocations < fail) break; /* all of them succeeded */
         }
         CHECK(failures > 2);
     }
-    allocation_fails = 0;
+    fail_at = 0;
     remove(path);
     GROUP("any allocation may fail: an error, and nothing leaks");
 }

@@ -3,16 +3,21 @@
  * Makes small model files in a temporary directory, opens them, and then spoils them in every way
  * that a damaged or malicious file may be spoilt.  What is asked for is always the same: an error
  * that says where, or a model that works.  Run it under -fsanitize=address,undefined. */
+#include "allocator.h"
 #define TRANSFORMER_IMPLEMENTATION
 #include "../transformer.h"
+#define malloc counted_malloc
+#define calloc counted_calloc
+#define realloc counted_realloc
+#define free counted_free
 #define MODEL_FILE_IMPLEMENTATION
 #include "../examples/model_file.h"
-#include "test.h"
-
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char dir[256];
+#undef malloc
+#undef calloc
+#undef realloc
+#undef free
+#include "files.h"
+#include "runs.h"
 
 static void check(int ok, const char *what, const char *more) {
     char text[700];
@@ -21,26 +26,6 @@ static void check(int ok, const char *what, const char *more) {
 }
 
 /* ---- files ---- */
-
-static const char *path_of(const char *name) {
-    static char path[400];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
-
-static void remove_file(const char *name) { unlink(path_of(name)); }
-
-/* Unlinked first: some file systems wait for the disk when a file is overwritten. */
-static void write_file(const char *name, const void *data, size_t n) {
-    unlink(path_of(name));
-    FILE *f = fopen(path_of(name), "wb");
-    if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0) {
-        printf("cannot write %s\n0 passed, 1 failed\n", path_of(name));
-        exit(1);
-    }
-}
-
-static void write_text(const char *name, const char *text) { write_file(name, text, strlen(text)); }
 
 /* Numbers between -0.5 and 0.5, the same everywhere. */
 static float value_of(uint32_t i) {
@@ -181,31 +166,7 @@ static void llama_good(void) {
 /* Loads, binds and runs a few tokens; logits (if not NULL) of the last. */
 static int works(const char *path, float *logits, transformer_error *error) {
     model_file *file = model_file_open(path, NULL, error);
-    transformer_options options;
-    transformer_model *model;
-    transformer_state *state;
-    transformer_workspace *work;
-    const transformer_config *c = model_file_config(file);
-    int32_t tokens[3] = {1, 0, 2};
-    float *row;
-    int ok = 0, n;
-    if (!file) return 0;
-    memset(&options, 0, sizeof options);
-    options.isa = "scalar";
-    options.context = options.batch = n = c->context < 3 ? c->context : 3;
-    if (c->vocab_size < 3) tokens[0] = tokens[2] = 0;
-    row = (float *)malloc((size_t)c->vocab_size * sizeof *row);
-    model = transformer_model_new(c, &options, error);
-    if (row && model && model_file_bind(file, model, error) == TRANSFORMER_OK) {
-        state = transformer_state_new(model, &options, error);
-        work = transformer_workspace_new(model, &options, error);
-        ok = state && work && !transformer_forward(model, work, state, tokens, n, row);
-        transformer_free(work);
-        transformer_free(state);
-    }
-    if (ok && logits) memcpy(logits, row, (size_t)c->vocab_size * sizeof *row);
-    transformer_free(model);
-    free(row);
+    int ok = file && runs(file, logits, 0, error);
     model_file_close(file);
     return ok;
 }
@@ -873,6 +834,134 @@ static void test_values(void) {
     GROUP("values in config.json");
 }
 
+/* The model of a configuration in memory, with the good tensors. */
+static model_file *with_config(const char *config, const model_file_options *options,
+                               transformer_error *error) {
+    llama_make("F32", -1, -1, "", 0, 0);
+    size_t n = st_finish(&file_a, image);
+    return model_file_open_safetensors(config, strlen(config), image, n, options, error);
+}
+
+/* What transformers computes with as it stands, or reads otherwise than one would think. */
+static void test_rope_values(void) {
+    static const struct {
+        const char *more, *error; /* NULL = opens */
+        int original, truncate;
+    } cases[] = {{"\"original_max_position_embeddings\":16", NULL, 16, 1},
+                 {"\"original_max_position_embeddings\":16.0", NULL, 16, 1},
+                 {"\"original_max_position_embeddings\":1.6e1", NULL, 16, 1},
+                 {"\"original_max_position_embeddings\":16.5", "not an integer: 16.5", 0, 0},
+                 {"\"original_max_position_embeddings\":0", "original_max_position", 0, 0},
+                 {"\"original_max_position_embeddings\":1e18", "original_max_position", 0, 0},
+                 {"\"truncate\":true", NULL, 32, 1},
+                 {"\"truncate\":false", NULL, 32, 0},
+                 {"\"truncate\":null", NULL, 32, 0},
+                 {"\"truncate\":1", "truncate is not true or false", 0, 0}};
+    transformer_error error;
+    char text[1024];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text,
+                 "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,%s},%s", cases[i].more,
+                 llama_config + 1);
+        model_file *file = with_config(text, NULL, &error);
+        const transformer_config *c = model_file_config(file);
+        if (cases[i].error) check(!file && strstr(error.text, cases[i].error), text, error.text);
+        else
+            check(file && c->rope[0].original_context == cases[i].original &&
+                      c->rope[0].truncate == cases[i].truncate,
+                  text, error.text);
+        model_file_close(file);
+    }
+    size_t n_config = 0, n_weights = 0;
+    char *config = test_read_file("tests/goldens/olmo3_yarn/config.json", &n_config);
+    char *weights = test_read_file("tests/goldens/olmo3_yarn/model.safetensors", &n_weights);
+    char *at = config ? strstr(config, "\"rope_parameters\": {") : NULL;
+    static char changed[8192];
+    check(at && weights, "olmo3_yarn", "is here");
+    for (int null = 0; at && weights && null < 2; null++) {
+        snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - config) + 20, config,
+                 null ? "\"truncate\": null," : "", at + 20);
+        model_file *file =
+            model_file_open_safetensors(changed, strlen(changed), weights, n_weights, NULL, &error);
+        check(file && model_file_config(file)->rope[0].truncate == !null, "olmo3_yarn", error.text);
+        model_file_close(file);
+    }
+    free(config), free(weights);
+    GROUP("values of RoPE scaling");
+}
+
+static int same(model_file_string s, const char *text) {
+    return s.length == strlen(text) && memcmp(s.text, text, s.length) == 0;
+}
+
+/* What can be seen of a file that runs, and of one that does not. */
+static void test_looking(void) {
+    static const char config[] =
+        " {\n \"model_type\" : \"unheard-of\", \"a b\":[1,\n{\"c\":null}] ,\"n\":-1}";
+    static const struct {
+        const char *dtype, *name;
+        long bytes;
+    } types[] = {{"F8_E4M3FNUZ", "F8_E4M3FNUZ", 8},
+                 {"F6_E3M2", "F6_E3M2", 6},
+                 {"F4", "F4", 4},
+                 {"Z9", "unknown", 7},
+                 {"Q8_0", "unknown", 9}};
+    model_file_options look = {0, 1};
+    model_file_stored_tensor t;
+    model_file_value v;
+    model_file_part part;
+    transformer_error error;
+    int64_t i64;
+    double d;
+    size_t at = 0;
+    model_file_string s;
+    model_file *file = with_config(config, NULL, &error);
+    check(!file && strstr(error.text, "unheard-of"), "model_type", error.text);
+    file = with_config(config, &look, &error);
+    check(file != NULL, "a family that is not known", error.text);
+    const model_file_info *info = model_file_get_info(file);
+    CHECK(info->n_metadata == 3 && info->n_stored == N_LLAMA && info->n_files == 1);
+    CHECK(strcmp(info->family, "unheard-of") == 0 && strcmp(info->format, "safetensors") == 0);
+    CHECK(model_file_metadata(file, 1, &v) && same(v.key, "a b") && v.type == MODEL_FILE_JSON);
+    CHECK(v.bytes == strlen("[1,\n{\"c\":null}]") &&
+          memcmp(v.data, "[1,\n{\"c\":null}]", v.bytes) == 0);
+    CHECK(!model_file_int(&v, 0, &i64) && !model_file_float(&v, 0, &d));
+    CHECK(!model_file_next_string(&v, &at, &s) && !model_file_metadata(file, 3, &v));
+    CHECK(model_file_find(file, "n", &v) && v.bytes == 2 && memcmp(v.data, "-1", 2) == 0);
+    CHECK(!model_file_find(file, "c", &v) && !model_file_find(file, "", &v));
+    CHECK(model_file_part_at(file, 0, &part) && part.data == image &&
+          strcmp(part.name, "memory") == 0);
+    CHECK(!model_file_part_at(file, 1, &part) && !model_file_part_at(file, -1, &part));
+    CHECK(!model_file_part_at(NULL, 0, &part) && !model_file_part_at(file, 0, NULL));
+    model_file_close(file);
+    llama_good();
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char quoted[40], place[40];
+        snprintf(quoted, sizeof quoted, "\"%s\"", types[i].dtype);
+        snprintf(place, sizeof place, "[0,%ld]", types[i].bytes);
+        lone_entry(quoted, "[2,4]", place);
+        must_fail(quoted, "model.safetensors: tensor", "");
+        file = model_file_open(dir, &look, &error);
+        check(file && model_file_stored(file, 0, &t) && strcmp(t.type, types[i].name) == 0 &&
+                  t.bytes == (size_t)types[i].bytes && t.dtype == -1 && t.gguf_type == -1,
+              quoted, error.text);
+        model_file_close(file);
+    }
+    lone_entry("\"F4\"", "[2,4]", "[0,5]"); /* known types have to fit their bytes */
+    check(!model_file_open(dir, &look, &error) && strstr(error.text, "takes 4 bytes"), "F4",
+          error.text);
+    remove_file("config.json");
+    must_fail_at(path_of("model.safetensors"), "no config.json", "config.json", "");
+    lone_entry("\"F32\"", "[8]", "[0,32]");
+    file = model_file_open(path_of("model.safetensors"), &look, &error);
+    check(file && model_file_get_info(file)->n_stored == 1, "no config.json", error.text);
+    CHECK(file && model_file_get_info(file)->n_metadata == 0 && !model_file_find(file, "n", &v));
+    model_file_close(file);
+    check(!model_file_open(dir, &look, &error), "no config.json", "but a directory");
+    llama_good();
+    GROUP("looking into files");
+}
+
 static void test_refused(void) {
     static const char *const cases[][3] = {
         /* key, value, words in the error */
@@ -1021,14 +1110,64 @@ static void test_random(void) {
     GROUP("random damage");
 }
 
-int main(void) {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(dir, sizeof dir, "%s/model_file_test_%ld", tmp && strlen(tmp) < 200 ? tmp : "/tmp",
-             (long)getpid());
-    if (mkdir(dir, 0700) != 0) {
-        printf("cannot make %s\n0 passed, 1 failed\n", dir);
-        return 1;
+/* ---- memory that runs out ---- */
+
+/* Opens a path or, with data, memory; each allocation fails in turn: no model, no leak, and then it opens. */
+static void starve(const char *path, const void *config, size_t config_size, const void *data,
+                   size_t size, int only_look) {
+    transformer_error error;
+    model_file_options options = {0, 0};
+    model_file *file = NULL;
+    long k = 0;
+    options.only_look = only_look;
+    while (k < 200 && !file) {
+        allocations = 0, fail_at = ++k;
+        file = data ? model_file_open_safetensors(config, config_size, data, size, &options, &error)
+                    : model_file_open(path, &options, &error);
+        fail_at = 0;
+        if (!file)
+            check(error.status == TRANSFORMER_MEMORY && allocations_live == 0, path, error.text);
     }
+    check(file && k > 3 && allocations < k, path, "opens at last");
+    model_file_close(file);
+    check(allocations_live == 0, path, "no leak");
+}
+
+/* The first words of the lines of an index. */
+static int starve_all(const char *format, const char *index_path) {
+    char path[300], *index = test_read_file(index_path, NULL), *line;
+    int n = 0;
+    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n"), n++) {
+        line[strcspn(line, " ")] = 0;
+        snprintf(path, sizeof path, format, line);
+        if (strncmp(line, "llama2c", 7) == 0)
+            snprintf(path, sizeof path, "tests/goldens/%s/model.bin", line);
+        starve(path, NULL, 0, NULL, 0, 0);
+        starve(path, NULL, 0, NULL, 0, 1);
+    }
+    free(index);
+    return n;
+}
+
+static void test_allocations(void) {
+    int n = starve_all("tests/goldens/%s", "tests/goldens/index.txt");
+    int n_gguf = starve_all("tests/gguf/%s.gguf", "tests/gguf/index.txt");
+    check(n > 100 && n_gguf > 40, "goldens", "are here");
+    shards("");
+    remove_file("model.safetensors");
+    starve(dir, NULL, 0, NULL, 0, 0);
+    starve(dir, NULL, 0, NULL, 0, 1);
+    llama_good();
+    n_gguf = (int)st_finish(&file_a, image);
+    starve("memory", llama_config, sizeof llama_config - 1, image, (size_t)n_gguf, 0);
+    remove_file("model.safetensors.index.json");
+    remove_file("model-1-of-2.safetensors");
+    remove_file("model-2-of-2.safetensors");
+    GROUP("every allocation of %d files fails once", n);
+}
+
+int main(void) {
+    make_dir();
     test_good();
     test_tied_with_other_head();
     test_biases_without_a_key();
@@ -1041,9 +1180,12 @@ int main(void) {
     test_tensors();
     test_entries();
     test_values();
+    test_rope_values();
+    test_looking();
     test_refused();
     test_json();
     test_random();
+    test_allocations();
     remove_file("config.json");
     remove_file("model.safetensors");
     rmdir(dir);

@@ -5,31 +5,11 @@
  */
 #include <stdlib.h>
 
-static long allocations, live,
-    fail_at; /* how many, how many not freed; the one to fail, 0 = none */
+#include "allocator.h"
 
-static void *test_malloc(size_t size) {
-    if (++allocations == fail_at) return NULL;
-    void *memory = malloc(size);
-    live += memory != NULL;
-    return memory;
-}
-
-static void *test_realloc(void *memory, size_t size) {
-    if (++allocations == fail_at) return NULL;
-    void *moved = realloc(memory, size);
-    live += memory == NULL && moved != NULL;
-    return moved;
-}
-
-static void test_free(void *memory) {
-    live -= memory != NULL;
-    free(memory);
-}
-
-#define TOKENIZER_MALLOC test_malloc
-#define TOKENIZER_REALLOC test_realloc
-#define TOKENIZER_FREE test_free
+#define TOKENIZER_MALLOC counted_malloc
+#define TOKENIZER_REALLOC counted_realloc
+#define TOKENIZER_FREE counted_free
 #define TOKENIZER_IMPLEMENTATION
 #include "../examples/tokenizer.h"
 #include "test.h"
@@ -289,15 +269,15 @@ static void test_memory(void) {
         files.merges_size = merges_size;
         files.config = config;
         files.config_size = config_size;
-        live = 0, fail_at = 0;
+        allocations_live = 0, fail_at = 0;
         int whole = open_and_encode(&files, &error), n = -1;
-        CHECK(whole > 0 && live == 0);
+        CHECK(whole > 0 && allocations_live == 0);
         long k = 1, failures = 0;
         for (; k < 10000; k++) {
-            allocations = 0, live = 0, fail_at = k;
+            allocations = 0, allocations_live = 0, fail_at = k;
             error.text[0] = '\0';
             n = open_and_encode(&files, &error);
-            CHECK(live == 0);
+            CHECK(allocations_live == 0);
             if (allocations < k) break; /* it needs no more than k - 1 */
             failures += n < 0;
             CHECK(n == whole || (n < 0 && strstr(error.text, "memory")));
@@ -387,7 +367,7 @@ static void test_interface(void) {
     CHECK(t && tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE && tokenizer_model(t) == TOKENIZER_SPM);
     CHECK(t && tokenizer_adds_bos(t) && tokenizer_adds_space(t) && tokenizer_unk(t) == 0);
     tokenizer_close(t);
-    CHECK(live == 0);
+    CHECK(allocations_live == 0);
     GROUP("what the interface says of a file");
 }
 

@@ -1,0 +1,87 @@
+/* libFuzzer target: any bytes as config.json, with the weights of the golden models of the same model_type.  What opens
+ * must bind and run a token.
+ * corpus: tests/goldens
+ *     clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_config.c -lm -o build/fuzz
+ *     build/fuzz build/found tests/goldens       (from the project's root) */
+#include <stdint.h>
+#define TRANSFORMER_IMPLEMENTATION
+#include "transformer.h"
+#define MODEL_FILE_IMPLEMENTATION
+#include "../examples/model_file.h"
+#include "runs.h"
+#include "test.h"
+
+typedef struct weights {
+    char type[40]; /* "model_type": "llama" */
+    char *data;
+    size_t size;
+} weights;
+
+static weights goldens[200];
+static int n_goldens;
+
+static char *read_part(const char *golden, const char *file, size_t *size) {
+    char path[200];
+    snprintf(path, sizeof path, "tests/goldens/%s/%s", golden, file);
+    return test_read_file(path, size);
+}
+
+static void read_goldens(void) {
+    char *index = test_read_file("tests/goldens/index.txt", NULL), *name;
+    for (name = index ? strtok(index, "\r\n") : NULL; name; name = strtok(NULL, "\r\n")) {
+        weights *g = &goldens[n_goldens];
+        char *config = read_part(name, "config.json", NULL), *type;
+        g->data = read_part(name, "model.safetensors", &g->size);
+        type = config ? strstr(config, "\"model_type\": \"") : NULL;
+        if (type && g->data && n_goldens < 199) {
+            sscanf(type + 15, "%38[^\"]", g->type);
+            n_goldens++;
+        } else {
+            free(g->data);
+        }
+        free(config);
+    }
+    free(index);
+    if (n_goldens < 100) abort(); /* not the project's root */
+}
+
+static int contains(const uint8_t *data, size_t size, const char *word) {
+    size_t n = strlen(word);
+    for (size_t i = 0; i + n <= size; i++)
+        if (memcmp(data + i, word, n) == 0) return 1;
+    return 0;
+}
+
+/* Weights of no tensors: what a configuration gets without any. */
+static const char nothing[] = "\2\0\0\0\0\0\0\0{}";
+
+static void try_weights(const uint8_t *config, size_t n_config, const void *data, size_t size) {
+    transformer_error error;
+    model_file_options options = {0, 0};
+    for (options.only_look = 0; options.only_look < 2; options.only_look++) {
+        model_file_value v;
+        unsigned sum = 0;
+        model_file *file =
+            model_file_open_safetensors(config, n_config, data, size, &options, &error);
+        if (!file && !error.status) abort();
+        for (size_t i = 0; model_file_metadata(file, i, &v); i++)
+            for (size_t k = 0; k < v.bytes; k++) sum += v.data[k];
+        if (sum == 0xdeadbeef) abort();
+        if (file && !options.only_look && !runs(file, NULL, 1, &error) &&
+            error.status != TRANSFORMER_MEMORY)
+            abort();
+        model_file_close(file);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (n_goldens == 0) read_goldens();
+    if (size == 0 || size > 20000) return 0; /* the other files beside the configurations */
+    try_weights(data, size, nothing, sizeof nothing - 1);
+    for (int i = 0; i < n_goldens; i++)
+        if (contains(data, size, goldens[i].type))
+            try_weights(data, size, goldens[i].data, goldens[i].size);
+    return 0;
+}

@@ -115,7 +115,7 @@ typedef struct report {
 } report;
 
 /* What comes before a value.  name NULL: an element of an array. */
-static void begin(report *r, const char *name) {
+static void begin_value(report *r, const char *name) {
     int count = r->count[r->depth]++, indent = 2 * (r->depth - !r->json);
     if (r->json) {
         if (count > 0) fputs(r->row ? ", " : ",", stdout);
@@ -129,17 +129,17 @@ static void begin(report *r, const char *name) {
     }
 }
 
-static void end(report *r) {
+static void end_value(report *r) {
     if (!r->json && !r->row) putchar('\n');
 }
 
 /* Our own words and numbers; in a row, in its column. */
-static void put_plain(report *r, const char *name, const char *text) {
+static void show_plain(report *r, const char *name, const char *text) {
     int width = 0;
     if (r->row && !r->json) width = r->row[r->count[r->depth]].width;
-    begin(r, name);
+    begin_value(r, name);
     printf("%*s", width, text);
-    end(r);
+    end_value(r);
 }
 
 static void push(report *r, char bracket) {
@@ -150,7 +150,7 @@ static void push(report *r, char bracket) {
 
 /* An object or array over several lines; label: its name for people. */
 static void open_block(report *r, const char *name, const char *label, char bracket) {
-    begin(r, r->json ? name : NULL);
+    begin_value(r, r->json ? name : NULL);
     if (!r->json) puts(label);
     push(r, bracket);
 }
@@ -163,7 +163,7 @@ static void close_block(report *r) {
 }
 
 static void open_row(report *r, const column *columns) {
-    begin(r, NULL);
+    begin_value(r, NULL);
     push(r, '{');
     r->row = columns;
 }
@@ -183,22 +183,22 @@ static void open_table(report *r, const char *name, const column *columns) {
     putchar('\n');
 }
 
-static void put_word(report *r, const char *name, const char *word) {
+static void show_word(report *r, const char *name, const char *word) {
     char text[80];
     snprintf(text, sizeof text, r->json ? "\"%s\"" : "%s", word);
-    put_plain(r, name, text);
+    show_plain(r, name, text);
 }
 
-static void put_flag(report *r, const char *name, int yes) {
-    put_plain(r, name, r->json ? yes ? "true" : "false" : yes ? "yes" : "no");
+static void show_flag(report *r, const char *name, int yes) {
+    show_plain(r, name, r->json ? yes ? "true" : "false" : yes ? "yes" : "no");
 }
 
-static void put_null(report *r, const char *name, const char *shown) {
-    put_plain(r, name, r->json ? "null" : shown);
+static void show_null(report *r, const char *name, const char *shown) {
+    show_plain(r, name, r->json ? "null" : shown);
 }
 
 /* unit: for people, who get large numbers rounded as well. */
-static void put_count(report *r, const char *name, uint64_t n, const char *unit) {
+static void show_count(report *r, const char *name, uint64_t n, const char *unit) {
     static const char letters[] = " kMGTPE";
     char text[80];
     int size = snprintf(text, sizeof text, "%llu", (unsigned long long)n), i = 0;
@@ -207,13 +207,13 @@ static void put_count(report *r, const char *name, uint64_t n, const char *unit)
     if (!r->json && !r->row && i > 0)
         snprintf(text + size, sizeof text - (size_t)size, " (%.3g %c%s)", rounded, letters[i],
                  unit);
-    put_plain(r, name, text);
+    show_plain(r, name, text);
 }
 
-static void put_int(report *r, const char *name, int n) {
+static void show_int(report *r, const char *name, int n) {
     char text[16];
     snprintf(text, sizeof text, "%d", n);
-    put_plain(r, name, text);
+    show_plain(r, name, text);
 }
 
 static void print_number(int json, double d, int digits) {
@@ -223,10 +223,10 @@ static void print_number(int json, double d, int digits) {
     else printf("%.*g", digits, d);
 }
 
-static void put_number(report *r, const char *name, double d, int digits) {
-    begin(r, name);
+static void show_number(report *r, const char *name, double d, int digits) {
+    begin_value(r, name);
     print_number(r->json, d, digits);
-    end(r);
+    end_value(r);
 }
 
 /* From a file.  In a row, and for programs, it is whole. */
@@ -238,12 +238,12 @@ static void print_string(const report *r, const char *text, size_t n) {
     if (shown < n) printf("... (%lu bytes)", (unsigned long)n);
 }
 
-static void put_string(report *r, const char *name, const char *text, size_t n) {
+static void show_string(report *r, const char *name, const char *text, size_t n) {
     int width = r->row && !r->json ? -r->row[r->count[r->depth]].width : 0;
-    begin(r, name);
+    begin_value(r, name);
     print_string(r, text, n);
     if (width > 0 && n < (size_t)width) printf("%*s", width - (int)n, "");
-    end(r);
+    end_value(r);
 }
 
 /* ---- what transformer.h computes ---- */
@@ -336,17 +336,17 @@ static const field rope_fields[] = {ROPE(INT, dims, NONE),
                                     ROPE(FLAG, truncate, 0),
                                     ROPE(DOUBLE, attention_factor, 1)};
 
-static void put_bits(report *r, const field *f, int bits) {
-    begin(r, f->name);
+static void show_bits(report *r, const field *f, int bits) {
+    begin_value(r, f->name);
     if (r->json) putchar('[');
     for (int i = 0, n = 0; i < f->n_words; i++)
         if (bits >> i & 1) printf(r->json ? "%s\"%s\"" : "%s%s", n++ ? ", " : "", f->words[i]);
     if (r->json) putchar(']');
     else if (bits == 0) fputs("none", stdout);
-    end(r);
+    end_value(r);
 }
 
-static void put_field(report *r, const field *f, const void *structure) {
+static void show_field(report *r, const field *f, const void *structure) {
     const char *at = (const char *)structure + f->offset;
     int i = 0;
     float single = 0;
@@ -356,19 +356,19 @@ static void put_field(report *r, const field *f, const void *structure) {
     else d = (memcpy(&i, at, sizeof i), i);
     if (!r->json && d == f->off) return;
     switch (f->kind) {
-    case INT: put_int(r, f->name, i); break;
-    case FLAG: put_flag(r, f->name, i); break;
-    case WORD: put_word(r, f->name, i >= 0 && i < f->n_words ? f->words[i] : "unknown"); break;
-    case BITS: put_bits(r, f, i); break;
-    default: put_number(r, f->name, d, f->kind == FLOAT ? 7 : 15); break;
+    case INT: show_int(r, f->name, i); break;
+    case FLAG: show_flag(r, f->name, i); break;
+    case WORD: show_word(r, f->name, i >= 0 && i < f->n_words ? f->words[i] : "unknown"); break;
+    case BITS: show_bits(r, f, i); break;
+    default: show_number(r, f->name, d, f->kind == FLOAT ? 7 : 15); break;
     }
 }
 
-#define PUT_FIELDS(r, fields, structure)                                                           \
-    for (size_t k = 0; k < sizeof fields / sizeof *fields; k++) put_field(r, &fields[k], structure)
+#define SHOW_FIELDS(r, fields, structure)                                                          \
+    for (size_t k = 0; k < sizeof fields / sizeof *fields; k++) show_field(r, &fields[k], structure)
 
 /* Layers that are alike share a line. */
-static void put_layers(report *r, const transformer_config *c) {
+static void show_layers(report *r, const transformer_config *c) {
     static const column columns[] = {{"first", 5},   {"last", 5},    {"window", 8},
                                      {"rope", 5},    {"n_heads", 8}, {"n_kv_heads", 11},
                                      {"mlp_dim", 8}, {NULL, 0}};
@@ -378,36 +378,36 @@ static void put_layers(report *r, const transformer_config *c) {
         for (last = first; last + 1 < c->n_layers; last++)
             if (memcmp(l, l + (last + 1 - first), sizeof *l) != 0) break;
         open_row(r, columns);
-        put_int(r, "first", first);
-        put_int(r, "last", last);
-        if (l->window == 0) put_null(r, "window", "all");
-        else put_int(r, "window", l->window);
-        if (l->rope < 0 || c->rope[l->rope > 0].dims == 0) put_null(r, "rope", "none");
-        else put_int(r, "rope", l->rope);
-        put_int(r, "n_heads", l->no_attention ? 0 : l->n_heads ? l->n_heads : c->n_heads);
-        put_int(r, "n_kv_heads",
-                l->no_attention ? 0
-                : l->n_kv_heads ? l->n_kv_heads
-                                : c->n_kv_heads);
-        put_int(r, "mlp_dim", l->no_mlp ? 0 : l->mlp_dim ? l->mlp_dim : c->mlp_dim);
+        show_int(r, "first", first);
+        show_int(r, "last", last);
+        if (l->window == 0) show_null(r, "window", "all");
+        else show_int(r, "window", l->window);
+        if (l->rope < 0 || c->rope[l->rope > 0].dims == 0) show_null(r, "rope", "none");
+        else show_int(r, "rope", l->rope);
+        show_int(r, "n_heads", l->no_attention ? 0 : l->n_heads ? l->n_heads : c->n_heads);
+        show_int(r, "n_kv_heads",
+                 l->no_attention ? 0
+                 : l->n_kv_heads ? l->n_kv_heads
+                                 : c->n_kv_heads);
+        show_int(r, "mlp_dim", l->no_mlp ? 0 : l->mlp_dim ? l->mlp_dim : c->mlp_dim);
         close_row(r);
     }
     close_block(r);
 }
 
-static void put_config(report *r, const transformer_config *c) {
+static void show_config(report *r, const transformer_config *c) {
     open_block(r, "config", "config", '{');
-    PUT_FIELDS(r, config_fields, c);
+    SHOW_FIELDS(r, config_fields, c);
     close_block(r);
     open_block(r, "rope", "rope", '[');
     for (int i = 0; i < 2; i++) {
         if (c->rope[i].dims == 0) continue;
         open_block(r, NULL, i ? "table 1" : "table 0", '{');
-        PUT_FIELDS(r, rope_fields, &c->rope[i]);
+        SHOW_FIELDS(r, rope_fields, &c->rope[i]);
         close_block(r);
     }
     close_block(r);
-    put_layers(r, c);
+    show_layers(r, c);
 }
 
 /* ---- tensors ---- */
@@ -456,7 +456,7 @@ typedef struct type_count {
     uint64_t tensors, elements, bytes;
 } type_count;
 
-static void put_types(report *r, const model_file *file) {
+static void show_types(report *r, const model_file *file) {
     static const column columns[] = {
         {"type", -12}, {"tensors", 8}, {"parameters", 16}, {"bytes", 16}, {NULL, 0}};
     type_count types[64];
@@ -476,20 +476,20 @@ static void put_types(report *r, const model_file *file) {
         types[i].bytes += e.t.bytes;
         parameters += elements_of(&e.t);
     }
-    put_count(r, "parameters", parameters, "");
+    show_count(r, "parameters", parameters, "");
     open_table(r, "types", columns);
     for (i = 0; i < n; i++) {
         open_row(r, columns);
-        put_word(r, "type", types[i].name);
-        put_count(r, "tensors", types[i].tensors, "");
-        put_count(r, "parameters", types[i].elements, "");
-        put_count(r, "bytes", types[i].bytes, "");
+        show_word(r, "type", types[i].name);
+        show_count(r, "tensors", types[i].tensors, "");
+        show_count(r, "parameters", types[i].elements, "");
+        show_count(r, "bytes", types[i].bytes, "");
         close_row(r);
     }
     close_block(r);
 }
 
-static void put_shape(report *r, const model_file_stored_tensor *t) {
+static void show_shape(report *r, const model_file_stored_tensor *t) {
     char text[120] = "[";
     int n = 1;
     for (int i = 0; i < t->n_dims && i < 4; i++)
@@ -498,24 +498,24 @@ static void put_shape(report *r, const model_file_stored_tensor *t) {
     if (t->n_dims > 4)
         n += snprintf(text + n, sizeof text - (size_t)n, "%s", r->json ? ", null" : ", ...");
     snprintf(text + n, sizeof text - (size_t)n, "]");
-    put_plain(r, "shape", text);
+    show_plain(r, "shape", text);
 }
 
 /* Where in which file its data lie; nowhere if they were expanded. */
-static void put_place(report *r, const model_file *file, const void *data) {
+static void show_place(report *r, const model_file *file, const void *data) {
     model_file_part part;
     for (int i = 0; model_file_part_at(file, i, &part); i++) {
         uintptr_t offset = (uintptr_t)data - (uintptr_t)part.data; /* huge if it lies before */
         if (offset > part.size) continue;
-        put_count(r, "offset", offset, "");
-        put_string(r, "file", part.name, strlen(part.name));
+        show_count(r, "offset", offset, "");
+        show_string(r, "file", part.name, strlen(part.name));
         return;
     }
-    put_null(r, "offset", "(expanded)");
-    put_null(r, "file", "");
+    show_null(r, "offset", "(expanded)");
+    show_null(r, "file", "");
 }
 
-static void put_tensors(report *r, const model_file *file) {
+static void show_tensors(report *r, const model_file *file) {
     static const column columns[] = {{"name", -48},  {"type", -8}, {"shape", -16}, {"bytes", 12},
                                      {"offset", 12}, {"file", -1}, {NULL, 0}};
     size_t at = 0;
@@ -527,11 +527,11 @@ static void put_tensors(report *r, const model_file *file) {
         if (e.t.gguf_type >= 0 && strcmp(type, "unknown") == 0)
             snprintf(type, sizeof type, "unknown (%d)", e.t.gguf_type);
         open_row(r, columns);
-        put_string(r, "name", e.t.name.text, e.t.name.length);
-        put_word(r, "type", type);
-        put_shape(r, &e.t);
-        put_count(r, "bytes", e.t.bytes, "");
-        put_place(r, file, e.t.data);
+        show_string(r, "name", e.t.name.text, e.t.name.length);
+        show_word(r, "type", type);
+        show_shape(r, &e.t);
+        show_count(r, "bytes", e.t.bytes, "");
+        show_place(r, file, e.t.data);
         close_row(r);
     }
     close_block(r);
@@ -548,7 +548,7 @@ static void print_element(const report *r, const model_file_value *v, size_t i) 
     double number = 0;
     if (v->element == MODEL_FILE_F32 || v->element == MODEL_FILE_F64) {
         model_file_float(v, i, &number);
-        print_number(r->json, number, v->element == MODEL_FILE_F32 ? 9 : 17);
+        print_number(r->json, number, v->element == MODEL_FILE_F64 ? 17 : r->json ? 9 : 7);
     } else if (!model_file_int(v, i, &integer)) { /* 2^63 and above */
         uint64_t most = 0;
         for (int k = 7; k >= 0; k--) most = most << 8 | v->data[8 * i + (size_t)k];
@@ -595,16 +595,16 @@ static void print_value(const report *r, const model_file_value *v) {
     else if (model_file_next_string(v, &at, &s)) print_string(r, s.text, s.length);
 }
 
-static void put_metadata(report *r, const model_file *file) {
+static void show_metadata(report *r, const model_file *file) {
     model_file_value v;
     open_block(r, "metadata", "metadata", '{');
     for (size_t i = 0; model_file_metadata(file, i, &v); i++) {
-        begin(r, NULL);
+        begin_value(r, NULL);
         if (r->json) putchar('"');
         print_text(r->json, v.key.text, v.key.length, v.key.length);
         fputs(r->json ? "\": " : " = ", stdout);
         print_value(r, &v);
-        end(r);
+        end_value(r);
     }
     close_block(r);
 }
@@ -638,30 +638,30 @@ static tokenizer *open_tokenizer(const char *path, const model_file *file, token
     return NULL;
 }
 
-static void put_tokenizer(report *r, const char *path, const model_file *file) {
+static void show_tokenizer(report *r, const char *path, const model_file *file) {
     static const char *const kinds[] = {"llama2.c", "GGUF", "tokenizer.json", "SentencePiece",
                                         "vocab.json and merges.txt"};
     static const char *const models[] = {"SPM", "BPE", "unigram"};
     tokenizer_error error;
     tokenizer *t = open_tokenizer(path, file, &error);
     if (t == NULL) {
-        if (r->json) put_null(r, "tokenizer", "");
-        put_string(r, r->json ? "no_tokenizer" : "tokenizer", error.text, strlen(error.text));
+        if (r->json) show_null(r, "tokenizer", "");
+        show_string(r, r->json ? "no_tokenizer" : "tokenizer", error.text, strlen(error.text));
         return;
     }
     open_block(r, "tokenizer", "tokenizer", '{');
-    put_word(r, "kind", kinds[tokenizer_kind(t)]);
-    put_word(r, "model", models[tokenizer_model(t)]);
-    if (tokenizer_pre(t)) put_string(r, "pre", tokenizer_pre(t), strlen(tokenizer_pre(t)));
-    else put_null(r, "pre", "none");
-    put_int(r, "vocab_size", tokenizer_vocab_size(t));
-    put_int(r, "bos", tokenizer_bos(t));
-    put_int(r, "eos", tokenizer_eos(t));
-    put_int(r, "unk", tokenizer_unk(t));
-    put_flag(r, "adds_bos", tokenizer_adds_bos(t));
-    put_flag(r, "adds_eos", tokenizer_adds_eos(t));
-    put_flag(r, "adds_space", tokenizer_adds_space(t));
-    put_flag(r, "chat_template", tokenizer_chat_template(t) != NULL);
+    show_word(r, "kind", kinds[tokenizer_kind(t)]);
+    show_word(r, "model", models[tokenizer_model(t)]);
+    if (tokenizer_pre(t)) show_string(r, "pre", tokenizer_pre(t), strlen(tokenizer_pre(t)));
+    else show_null(r, "pre", "none");
+    show_int(r, "vocab_size", tokenizer_vocab_size(t));
+    show_int(r, "bos", tokenizer_bos(t));
+    show_int(r, "eos", tokenizer_eos(t));
+    show_int(r, "unk", tokenizer_unk(t));
+    show_flag(r, "adds_bos", tokenizer_adds_bos(t));
+    show_flag(r, "adds_eos", tokenizer_adds_eos(t));
+    show_flag(r, "adds_space", tokenizer_adds_space(t));
+    show_flag(r, "chat_template", tokenizer_chat_template(t) != NULL);
     close_block(r);
     tokenizer_close(t);
 }
@@ -692,20 +692,20 @@ static model_file *open_file(const char *path, transformer_model **model, transf
     return file;
 }
 
-static void put_summary(report *r, const model_file *file, const transformer_model *model,
-                        const char *why) {
+static void show_summary(report *r, const model_file *file, const transformer_model *model,
+                         const char *why) {
     const model_file_info *info = model_file_get_info(file);
     transformer_options options;
     memset(&options, 0, sizeof options);
-    put_word(r, "format", info->format);
-    put_string(r, "family", info->family, strlen(info->family));
-    put_flag(r, "runs", model != NULL);
-    if (model == NULL) put_string(r, r->json ? "reason" : "  because", why, strlen(why));
-    put_int(r, "files", info->n_files);
-    put_count(r, "file_bytes", info->file_bytes, "B");
+    show_word(r, "format", info->format);
+    show_string(r, "family", info->family, strlen(info->family));
+    show_flag(r, "runs", model != NULL);
+    if (model == NULL) show_string(r, r->json ? "reason" : "  because", why, strlen(why));
+    show_int(r, "files", info->n_files);
+    show_count(r, "file_bytes", info->file_bytes, "B");
     if (model == NULL) return;
-    put_count(r, "copied_bytes", info->copied_bytes, "B");
-    put_count(r, "state_bytes", transformer_state_size(model, &options), "B");
+    show_count(r, "copied_bytes", info->copied_bytes, "B");
+    show_count(r, "state_bytes", transformer_state_size(model, &options), "B");
 }
 
 static void inspect(const arguments *a) {
@@ -716,12 +716,12 @@ static void inspect(const arguments *a) {
     memset(&r, 0, sizeof r);
     r.json = a->json;
     push(&r, '{');
-    put_summary(&r, file, model, why.text);
-    put_types(&r, file);
-    if (model != NULL) put_config(&r, transformer_model_config(model));
-    put_tokenizer(&r, a->model, file);
-    put_metadata(&r, file);
-    if (a->tensors) put_tensors(&r, file);
+    show_summary(&r, file, model, why.text);
+    show_types(&r, file);
+    if (model != NULL) show_config(&r, transformer_model_config(model));
+    show_tokenizer(&r, a->model, file);
+    show_metadata(&r, file);
+    if (a->tensors) show_tensors(&r, file);
     close_block(&r);
     if (a->json) putchar('\n');
     transformer_free(model);

@@ -230,10 +230,34 @@ extern "C" {
 #define MFI_PRINTF(f, a)
 #endif
 
-/* Files are hostile: what is quoted from them must not control the terminal that shows it. */
+/* Bytes of the UTF-8 character at p, 0 if malformed, overlong, a surrogate or out of range. */
+static int mfi_utf8(const unsigned char *p, const unsigned char *end) {
+    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    int n = *p < 0x80 ? 1 : (*p >> 5) == 6 ? 2 : (*p >> 4) == 14 ? 3 : (*p >> 3) == 30 ? 4 : 0;
+    uint32_t c = n == 1 ? *p : *p & (0xffu >> (n + 1));
+    int i;
+    if (n == 0 || end - p < n) return 0;
+    for (i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        c = c << 6 | (p[i] & 0x3fu);
+    }
+    return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+/* Files are hostile: what is quoted from them must not control the terminal that shows it, nor turn
+ * the direction of writing (U+202A to U+202E, U+2066 to U+2069). */
 static void mfi_clean(char *text) {
-    for (; *text; text++)
-        if ((unsigned char)*text < 32 || *text == 127) *text = '?';
+    char *end = text + strlen(text);
+    while (text < end) {
+        const unsigned char *p = (const unsigned char *)text;
+        int n = mfi_utf8(p, (const unsigned char *)end);
+        int turns = n == 3 && p[0] == 0xe2 &&
+                    ((p[1] == 0x80 && p[2] >= 0xaa && p[2] <= 0xae) ||
+                     (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9));
+        if (n == 0 || turns || *p < 32 || *p == 127 || (*p == 0xc2 && p[1] < 0xa0))
+            memset(text, '?', n ? (size_t)n : 1);
+        text += n ? n : 1;
+    }
 }
 
 /* Keeps the first error; returns 0 so that callers can write `return mfi_fail(...)`. */
@@ -372,20 +396,6 @@ static int mfi_is_digit(char c) { return c >= '0' && c <= '9'; }
 
 static int mfi_is_hex(char c) {
     return mfi_is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-}
-
-/* Bytes of the UTF-8 character at p, 0 if malformed, overlong, a surrogate or out of range. */
-static int mfi_utf8(const unsigned char *p, const unsigned char *end) {
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    int n = *p < 0x80 ? 1 : (*p >> 5) == 6 ? 2 : (*p >> 4) == 14 ? 3 : (*p >> 3) == 30 ? 4 : 0;
-    uint32_t c = n == 1 ? *p : *p & (0xffu >> (n + 1));
-    int i;
-    if (n == 0 || end - p < n) return 0;
-    for (i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80) return 0;
-        c = c << 6 | (p[i] & 0x3fu);
-    }
-    return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
 }
 
 /* The scanners move *at and return NULL, or what is wrong at *at. */

@@ -203,7 +203,7 @@ static void show_count(report *r, const char *name, uint64_t n, const char *unit
     char text[80];
     int size = snprintf(text, sizeof text, "%llu", (unsigned long long)n), i = 0;
     double rounded = (double)n;
-    for (; rounded >= 1000; rounded /= 1000) i++;
+    while (rounded >= 1000) rounded /= 1000, i++;
     if (!r->json && !r->row && i > 0)
         snprintf(text + size, sizeof text - (size_t)size, " (%.3g %c%s)", rounded, letters[i],
                  unit);
@@ -266,20 +266,19 @@ enum { INT, FLOAT, DOUBLE, FLAG, WORD, BITS };
 /* A field of a struct.  `off`: the value that it has when it changes nothing, and is not shown. */
 typedef struct field {
     const char *name;
-    int kind;
     size_t offset;
     double off; /* NONE = always shown */
     const char *const *words;
-    int n_words;
+    int kind, n_words;
 } field;
 
 #define NONE (-1e30)
 #define CONFIG(kind, name, off)                                                                    \
-    { #name, kind, offsetof(transformer_config, name), off, NULL, 0 }
+    { #name, offsetof(transformer_config, name), off, NULL, kind, 0 }
 #define ROPE(kind, name, off)                                                                      \
-    { #name, kind, offsetof(transformer_rope, name), off, NULL, 0 }
+    { #name, offsetof(transformer_rope, name), off, NULL, kind, 0 }
 #define WORDS(kind, type, name, off, words)                                                        \
-    { #name, kind, offsetof(type, name), off, words, (int)(sizeof words / sizeof *words) }
+    { #name, offsetof(type, name), off, words, kind, (int)(sizeof words / sizeof *words) }
 
 static const field config_fields[] = {
     CONFIG(INT, dim, NONE),
@@ -617,9 +616,9 @@ static tokenizer *open_tokenizer(const char *path, const model_file *file, token
     const char *base = path;
     for (const char *p = path; *p != '\0'; p++)
         if (*p == '/' || *p == '\\') base = p + 1;
-    if (strcmp(model_file_get_info(file)->format, "GGUF") == 0) {
+    if (strcmp(model_file_get_info(file)->format, "GGUF") == 0 &&
+        model_file_part_at(file, 0, &part)) { /* it has the metadata */
         memset(&memory, 0, sizeof memory);
-        model_file_part_at(file, 0, &part); /* it has the metadata */
         memory.data = part.data;
         memory.size = part.size;
         return tokenizer_open_files(&memory, 0, error);
@@ -629,7 +628,7 @@ static tokenizer *open_tokenizer(const char *path, const model_file *file, token
                        ? (size_t)(base - path)
                        : strlen(path);
         char *directory = (char *)allocate(n + 2, 1);
-        snprintf(directory, n + 2, "%.*s", (int)n, n ? path : ".");
+        snprintf(directory, n + 2, "%.*s", n ? (int)n : 1, n ? path : ".");
         tokenizer *t = tokenizer_open(directory, 0, error);
         free(directory);
         return t;

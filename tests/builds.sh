@@ -403,7 +403,28 @@ group_examples() {
         job "chat: sessions" "${CC:-cc} -O2 $openmp examples/chat.c -o $out/examples.chat -lm && \
 sh tests/chat_session.sh $out/examples.chat"
     fi
+    if [ -f examples/inspect.c ] && has python3; then
+        job "inspect: JSON that Python reads" python_reads
+    elif [ -f examples/inspect.c ]; then
+        skip "python3 is not installed"
+    fi
     finish "compile as their first comments say, and without warnings"
+}
+
+python_reads() {
+    program=$out/examples.inspect
+    ${CC:-cc} -O1 -DTRANSFORMER_NO_SIMD examples/inspect.c -o "$program" -lm || return 1
+    for model in examples/toy_lm tests/goldens/llama2c_v0/model.bin tests/goldens/llama_hub tests/gguf/*.gguf; do
+        "$program" "$model" --json --tensors >"$program.json" || return 1
+        python3 -c '
+import json, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    model = json.load(file)
+assert sum(t["bytes"] for t in model["types"]) == sum(t["bytes"] for t in model["tensors"]), "bytes"
+assert sum(t["parameters"] for t in model["types"]) == model["parameters"], "parameters"
+assert model["runs"] and model["config"]["n_layers"] == model["layers"][-1]["last"] + 1, "layers"
+' "$program.json" || return 1
+    done
 }
 
 same_text() {

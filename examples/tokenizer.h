@@ -4172,6 +4172,13 @@ tokenizer *tokenizer_open_memory(const void *data, size_t size, int vocab_size,
     return tokenizer_open_files(&files, vocab_size, error);
 }
 
+static const char *tki_reason(int number) {
+#ifdef EISDIR
+    if (number == EISDIR) return "a directory, and no tokenizer's file is in it";
+#endif
+    return strerror(number);
+}
+
 /* The file directory/name (or path alone, if name is NULL), for the caller to free; NULL with the
  * reason.  Of a GGUF file only as much as its metadata need is read. */
 static void *tki_read_file(const char *directory, const char *name, size_t *size,
@@ -4197,7 +4204,7 @@ static void *tki_read_file(const char *directory, const char *name, size_t *size
     TOKENIZER_FREE(path);
     while (status == 0) {
         *size += fread(data + *size, 1, capacity - *size, file);
-        if (ferror(file)) status = tki_fail(error, "cannot read: %s", strerror(errno));
+        if (ferror(file)) status = tki_fail(error, "cannot read: %s", tki_reason(errno));
         if (*size < capacity || status != 0) break;
         if (*size >= 4 && memcmp(data, "GGUF", 4) == 0) {
             tki_gguf g;

@@ -26,23 +26,19 @@ static char *read_part(const char *golden, const char *file, size_t *size) {
     return test_read_file(path, size);
 }
 
-static void read_goldens(void) {
-    char *index = test_read_file("tests/goldens/index.txt", NULL), *name;
-    for (name = index ? strtok(index, "\r\n") : NULL; name; name = strtok(NULL, "\r\n")) {
-        weights *g = &goldens[n_goldens];
-        char *config = read_part(name, "config.json", NULL), *type;
-        g->data = read_part(name, "model.safetensors", &g->size);
-        type = config ? strstr(config, "\"model_type\": \"") : NULL;
-        if (type && g->data && n_goldens < 199) {
-            sscanf(type + 15, "%38[^\"]", g->type);
-            n_goldens++;
-        } else {
-            free(g->data);
-        }
-        free(config);
+static void read_golden(char *name, const void *unused) {
+    weights *g = &goldens[n_goldens];
+    char *config = read_part(name, "config.json", NULL), *type;
+    (void)unused;
+    g->data = read_part(name, "model.safetensors", &g->size);
+    type = config ? strstr(config, "\"model_type\": \"") : NULL;
+    if (type && g->data && n_goldens < 199) {
+        sscanf(type + 15, "%38[^\"]", g->type);
+        n_goldens++;
+    } else {
+        free(g->data);
     }
-    free(index);
-    if (n_goldens < 100) abort(); /* not the project's root */
+    free(config);
 }
 
 static int contains(const uint8_t *data, size_t size, const char *word) {
@@ -77,7 +73,8 @@ static void try_weights(const uint8_t *config, size_t n_config, const void *data
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    if (n_goldens == 0) read_goldens();
+    if (n_goldens == 0) test_each_line("tests/goldens/index.txt", read_golden, NULL);
+    if (n_goldens < 100) abort();
     if (size == 0 || size > 20000) return 0; /* the other files beside the configurations */
     try_weights(data, size, nothing, sizeof nothing - 1);
     for (int i = 0; i < n_goldens; i++)

@@ -74,6 +74,26 @@ static inline char *test_read_file(const char *path, size_t *size) {
     return data;
 }
 
+/* Calls do_line for every line of a file that is not empty, without its end; returns how many there were, 0 and a
+ * failure if the file cannot be read. */
+static inline int test_each_line(const char *path, void (*do_line)(char *line, const void *user),
+                                 const void *user) {
+    char *text = test_read_file(path, NULL), *line = text, *next;
+    int n = 0;
+    if (!text) fprintf(stderr, "%s: cannot be read (run from the project's root)\n", path);
+    CHECK(text != NULL);
+    for (; line && *line; line = next) {
+        size_t length = strcspn(line, "\r\n");
+        next = line + length + strspn(line + length, "\r\n");
+        line[length] = 0;
+        if (length == 0) continue;
+        do_line(line, user);
+        n++;
+    }
+    free(text);
+    return n;
+}
+
 /* The numbers of the array after key ... key in a JSON text that we wrote ourselves: each key is searched after
  * the one before.  Returns how many (at most max), or -1 if a key is missing. */
 static inline int test_json_numbers(const char *json, const char *const *keys, int n_keys,

@@ -32,23 +32,17 @@ static void check_arch(const char *directory, const char *name, const char *gold
     model_file_close(file);
 }
 
+static void check_line(char *line, const void *directory) {
+    char name[64], golden_name[64];
+    CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
+    check_arch((const char *)directory, name, golden_name);
+}
+
 int main(int argc, char **argv) {
     const char *directory = argc > 1 ? argv[1] : "tests/gguf";
-    char path[512], *index, *line;
+    char path[512];
     for (int i = 2; i < argc; i++) check_arch(directory, argv[i], argv[i]);
-    if (argc <= 2) {
-        snprintf(path, sizeof path, "%s/index.txt", directory);
-        index = test_read_file(path, NULL);
-        if (!index) {
-            fprintf(stderr, "%s: cannot be read (run from the project's root)\n", path);
-            return 1;
-        }
-        for (line = strtok(index, "\r\n"); line; line = strtok(NULL, "\r\n")) {
-            char name[64], golden_name[64];
-            CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
-            check_arch(directory, name, golden_name);
-        }
-        free(index);
-    }
+    snprintf(path, sizeof path, "%s/index.txt", directory);
+    if (argc <= 2) CHECK(test_each_line(path, check_line, directory) > 0);
     return test_finish();
 }

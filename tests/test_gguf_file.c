@@ -707,15 +707,15 @@ static void spoil(const char *name) {
     free(image);
 }
 
+static void spoil_line(char *line, const void *unused) {
+    (void)unused;
+    line[strcspn(line, " ")] = 0;
+    spoil(line);
+}
+
 static void test_spoilt(void) {
-    char *index = test_read_file("tests/gguf/index.txt", NULL), *line;
-    int n = 0;
-    for (line = index ? strtok(index, "\n") : NULL; line; line = strtok(NULL, "\n"), n++) {
-        line[strcspn(line, " ")] = 0;
-        spoil(line);
-    }
+    int n = test_each_line("tests/gguf/index.txt", spoil_line, NULL);
     CHECK(n > 40);
-    free(index);
     GROUP("every truncation and field of %d files", n);
 }
 

@@ -93,21 +93,16 @@ static void print_table(void) {
     printf("\n");
 }
 
+static void check_line(char *line, const void *directory) {
+    check_case((const char *)directory, line);
+}
+
 int main(int argc, char **argv) {
     const char *directory = argc > 1 ? argv[1] : "tests/goldens";
-    char path[512], *index, *name;
+    char path[512];
     for (int i = 2; i < argc; i++) check_case(directory, argv[i]);
-    if (argc <= 2) {
-        snprintf(path, sizeof path, "%s/index.txt", directory);
-        index = test_read_file(path, NULL);
-        if (!index) {
-            fprintf(stderr, "%s: cannot be read (run from the project's root)\n", path);
-            return 1;
-        }
-        for (name = strtok(index, "\r\n"); name; name = strtok(NULL, "\r\n"))
-            check_case(directory, name);
-        free(index);
-    }
+    snprintf(path, sizeof path, "%s/index.txt", directory);
+    if (argc <= 2) CHECK(test_each_line(path, check_line, directory) > 0);
     print_table();
     return test_finish();
 }

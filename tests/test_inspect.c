@@ -195,19 +195,16 @@ static void check_model(const char *path) {
     sound(path, NULL, path);
 }
 
-static void check_models(const char *format, const char *index_path) {
-    char path[300], *index = test_read_file(index_path, NULL), *line;
-    int n = 0;
-    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n"), n++) {
-        line[strcspn(line, " ")] = 0;
-        snprintf(path, sizeof path, format, line);
-        if (strncmp(line, "llama2c", 7) == 0)
-            snprintf(path, sizeof path, "tests/goldens/%s/model.bin", line);
-        check_model(path);
-    }
-    CHECK(n > 40);
-    free(index);
-    GROUP("%d files of %s", n, index_path);
+/* A model that an index names in its first word. */
+static void check_line(char *line, const void *folder) {
+    char path[300];
+    line[strcspn(line, " ")] = 0;
+    if (strcmp((const char *)folder, "gguf") == 0)
+        snprintf(path, sizeof path, "tests/gguf/%s.gguf", line);
+    else
+        snprintf(path, sizeof path, "tests/goldens/%s%s", line,
+                 strncmp(line, "llama2c", 7) == 0 ? "/model.bin" : "");
+    check_model(path);
 }
 
 /* Offsets: the first value of a tensor of llama2.c and of GGUF lies where it is said to. */
@@ -474,8 +471,10 @@ int main(void) {
     test_directories();
     test_errors();
     test_damage();
-    check_models("tests/goldens/%s", "tests/goldens/index.txt");
-    check_models("tests/gguf/%s.gguf", "tests/gguf/index.txt");
+    int n = test_each_line("tests/goldens/index.txt", check_line, "goldens");
+    int n_gguf = test_each_line("tests/gguf/index.txt", check_line, "gguf");
+    CHECK(n > 100 && n_gguf > 40);
+    GROUP("%d models and %d of GGUF", n, n_gguf);
     remove_file("out");
     remove_file("err");
     rmdir(dir);

@@ -1133,26 +1133,22 @@ static void starve(const char *path, const void *config, size_t config_size, con
     check(allocations_live == 0, path, "no leak");
 }
 
-/* The first words of the lines of an index. */
-static int starve_all(const char *format, const char *index_path) {
-    char path[300], *index = test_read_file(index_path, NULL), *line;
-    int n = 0;
-    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n"), n++) {
-        line[strcspn(line, " ")] = 0;
-        snprintf(path, sizeof path, format, line);
-        if (strncmp(line, "llama2c", 7) == 0)
-            snprintf(path, sizeof path, "tests/goldens/%s/model.bin", line);
-        starve(path, NULL, 0, NULL, 0, 0);
-        starve(path, NULL, 0, NULL, 0, 1);
-    }
-    free(index);
-    return n;
+/* A model that an index names in its first word. */
+static void starve_line(char *line, const void *format) {
+    char path[300];
+    line[strcspn(line, " ")] = 0;
+    snprintf(path, sizeof path, (const char *)format, line);
+    if (strncmp(line, "llama2c", 7) == 0)
+        snprintf(path, sizeof path, "tests/goldens/%s/model.bin", line);
+    starve(path, NULL, 0, NULL, 0, 0);
+    starve(path, NULL, 0, NULL, 0, 1);
 }
 
 static void test_allocations(void) {
-    int n = starve_all("tests/goldens/%s", "tests/goldens/index.txt");
-    int n_gguf = starve_all("tests/gguf/%s.gguf", "tests/gguf/index.txt");
+    int n = test_each_line("tests/goldens/index.txt", starve_line, "tests/goldens/%s");
+    int n_gguf = test_each_line("tests/gguf/index.txt", starve_line, "tests/gguf/%s.gguf");
     check(n > 100 && n_gguf > 40, "goldens", "are here");
+    n += n_gguf;
     shards("");
     remove_file("model.safetensors");
     starve(dir, NULL, 0, NULL, 0, 0);

@@ -829,14 +829,13 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #endif
 
 enum {
-    TFI_ALIGN = 64,       /* of every array in our memory: a cache line, a 512-bit vector */
-    TFI_KEY_BLOCK = 64,   /* keys per step of attention; caches hold whole blocks */
-    TFI_HEAD_BLOCK = 256, /* vocabulary rows per step of the head */
-    TFI_BLOCK_BYTES =
-        3 << 18, /* weights that stay in the second-level cache while all tokens pass */
+    TFI_ALIGN = 64,            /* of every array in our memory: a cache line, a 512-bit vector */
+    TFI_KEY_BLOCK = 64,        /* keys per step of attention; caches hold whole blocks */
+    TFI_HEAD_BLOCK = 256,      /* vocabulary rows per step of the head */
+    TFI_BLOCK_BYTES = 3 << 17, /* weights that stay in second-level cache while all tokens pass */
     TFI_AHEAD_BYTES = 1 << 13, /* how far before its use a weight is asked for, at least */
-    TFI_CUT_BYTES = 4096,      /* of each token between two looks at the partial sums */
-    TFI_CUT_ROWS = 32,         /* rows whose partial sums are kept meanwhile */
+    TFI_CUT_BYTES = 4096, /* of each token that stay in first-level cache while the rows pass */
+    TFI_CUT_ROWS = 96,    /* rows of weights that meet all tokens before the next cut */
     TFI_SUMS_IN = 1,
     TFI_SUMS_OUT = 2
 };
@@ -1848,9 +1847,10 @@ typedef struct tfi_kernels {
     int has_bf16_dot;
     /* panel = n <= tile rows of k floats, interleaved; k is padded with zeros */
     void (*pack[TFI_N_ACTS])(void *panel, const float *const *rows, int n, int k);
-    /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels */
+    /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels; sums is
+     * NULL or scratch for partial sums, tfi_sums_bytes(n, k) */
     void (*matmul[TFI_N_WEIGHTS])(const void *w, size_t w_stride, int rows, const void *panels,
-                                  int n, int k, float *out, size_t out_stride);
+                                  int n, int k, float *out, size_t out_stride, float *sums);
     /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8; scratch is
      * tfi_block_scratch(k) bytes */
     void (*blocks)(const tfi_format *format, const unsigned char *w, size_t w_bytes, int rows,
@@ -2413,13 +2413,14 @@ struct transformer_workspace {
 
 /* A thread's own scratch, in this order: */
 typedef struct tfi_private {
-    void *panel;    /* one panel of the widest product */
-    float *scores;  /* [TFI_QUERY_ROWS, TFI_KEY_BLOCK] */
-    float *sums;    /* [TFI_QUERY_ROWS, value_dim] */
-    float *bias;    /* [TFI_KEY_BLOCK] */
-    void *q_panels; /* [TFI_QUERY_ROWS, head_dim] in panels */
-    float *head;    /* [batch, TFI_HEAD_BLOCK] */
-    void *unpacked; /* rows of a quantised matrix, see tfi_block_scratch */
+    void *panel;     /* one panel of the widest product */
+    float *scores;   /* [TFI_QUERY_ROWS, TFI_KEY_BLOCK] */
+    float *sums;     /* [TFI_QUERY_ROWS, value_dim] */
+    float *bias;     /* [TFI_KEY_BLOCK] */
+    void *q_panels;  /* [TFI_QUERY_ROWS, head_dim] in panels */
+    float *head;     /* [batch, TFI_HEAD_BLOCK] */
+    void *unpacked;  /* rows of a quantised matrix, see tfi_block_scratch */
+    float *cut_sums; /* partial sums of a product, see tfi_sums_bytes */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2462,6 +2463,12 @@ static int tfi_widest_input(const transformer_config *c) {
     return tfi_max(tfi_max(wide, c->dim), tfi_embedding_dim(c));
 }
 
+/* Memory for the partial sums of a product of so many columns that is cut. */
+static size_t tfi_sums_bytes(int n, int cols) {
+    int cut = cols > TFI_CUT_BYTES / (int)sizeof(float);
+    return tfi_times((size_t)(cut ? n : 0), (size_t)TFI_CUT_ROWS * TFI_ALIGN);
+}
+
 /* Memory for a quantised matrix of so many columns: TFI_BLOCK_BYTES, or 4 rows as float32 if that is
  * more, and the sums that wait for a cut along k. */
 static size_t tfi_block_scratch(int cols) {
@@ -2484,6 +2491,8 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
         tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_panel_cols(tfi_head_dim(c))), sizeof(float));
     p.head = (float *)tfi_take(arena, (size_t)batch * TFI_HEAD_BLOCK, sizeof(float));
     p.unpacked = tfi_take(arena, m->used_blocks ? tfi_block_scratch(widest) : 0, 1);
+    p.cut_sums = (float *)tfi_take(
+        arena, m->used_acts != 1 << TFI_ACT_INT8 ? tfi_sums_bytes(batch, widest) : 0, 1);
     return p;
 }
 
@@ -2639,7 +2648,8 @@ static void tfi_product_decoded(const tfi_run *r, const transformer_tensor *w, c
             tfi_decode(decoded + (size_t)i * (size_t)w->cols, w,
                        (size_t)(first + i) * (size_t)w->cols, w->cols);
         r->k->matmul[TFI_W_F32](decoded, (size_t)w->cols, rows, panels, n, w->cols,
-                                out + (first - begin), (size_t)out_stride);
+                                out + (first - begin), (size_t)out_stride,
+                                tfi_private_of(r, part).cut_sums);
     }
 }
 
@@ -2669,7 +2679,7 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, const flo
         return;
     }
     r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
-                       (size_t)out_stride);
+                       (size_t)out_stride, tfi_private_of(r, part).cut_sums);
 }
 
 /* out[:, rows of this part] = x W^T + bias, clamped. */
@@ -2974,7 +2984,7 @@ static void tfi_block_scores(const tfi_run *r, const tfi_tile *tile, const tfi_p
         alibi = r->c->position == TRANSFORMER_POSITION_ALIBI;
     r->k->matmul[kind](keys.data + (size_t)(block % keys.capacity) * keys.row_bytes,
                        (size_t)r->c->head_dim, n_keys, own->q_panels, tile->n, r->c->head_dim,
-                       own->scores, TFI_KEY_BLOCK);
+                       own->scores, TFI_KEY_BLOCK, NULL);
     for (int i = 0; i < tile->n; i++) {
         float *s = own->scores + i * TFI_KEY_BLOCK;
         for (int j = n_keys; j < TFI_KEY_BLOCK; j++) s[j] = 0;
@@ -4009,10 +4019,6 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 #define TFI_INLINE inline
 #endif
 
-static TFI_INLINE void tfi_prefetch(const void *from, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) TFI_PREFETCH((const unsigned char *)from + i);
-}
-
 /* ---- scalar: one lane ---- */
 #define TFI_PASS
 #define TFI_ROW scalar
@@ -4738,7 +4744,7 @@ static float tfi_dot_decoded(const tfi_kernels *k, const transformer_tensor *w, 
     for (int i = 0, n; i < w->cols; i += n) {
         n = tfi_min(256, w->cols - i);
         tfi_decode(weights, w, (size_t)r * (size_t)w->cols + (size_t)i, n);
-        k->matmul[TFI_W_F32](weights, 0, 1, x + i, 1, n, &part, 0);
+        k->matmul[TFI_W_F32](weights, 0, 1, x + i, 1, n, &part, 0, NULL);
         sum += part;
     }
     return sum;
@@ -4758,8 +4764,8 @@ TFI_DEF transformer_status transformer_matmul(float *out, const float *x,
         if (tfi_format_of(w->dtype)->unpack)
             for (int r = 0; r < w->rows; r++) y[r] = tfi_dot_decoded(k, w, r, row);
         else
-            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y,
-                            0); /* a panel of one is the row */
+            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y, 0,
+                            NULL); /* a panel of one is the row */
         for (int r = 0; bias && r < w->rows; r++) y[r] += bias[r];
     }
     return TRANSFORMER_OK;
@@ -4833,7 +4839,7 @@ static void tfi_attend_plain(const tfi_kernels *k, const transformer_attention_a
             int seen = tfi_attention_sees(a, i, j);
             if (pass && a->weights) a->weights[row + (size_t)j] = 0;
             if (!seen && (pass || !a->scores)) continue;
-            k->matmul[TFI_W_F32](keys + (size_t)j * k_row, 0, 1, q, 1, a->key_dim, &score, 0);
+            k->matmul[TFI_W_F32](keys + (size_t)j * k_row, 0, 1, q, 1, a->key_dim, &score, 0, NULL);
             score *= scale;
             if (a->softcap > 0) k->cap(&score, 1, a->softcap);
             if (!pass && a->scores) a->scores[row + (size_t)j] = score;
@@ -5152,8 +5158,8 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
 #define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - i);
 #define TFI_DECLARE_X(r, t) TFI_X x##t;
 #define TFI_MAC(r, t) a##r##t = TFI_DOT(w, x##t, a##r##t);
-#define TFI_LOAD_PARTIAL(r, t) a##r##t = V_LOAD(sums + (r * TFI_TILE + t) * TFI_LANES);
-#define TFI_STORE_PARTIAL(r, t) V_STORE(sums + (r * TFI_TILE + t) * TFI_LANES, a##r##t);
+#define TFI_LOAD_PARTIAL(r, t) a##r##t = V_LOAD(sums + (4 * t + r) * TFI_LANES);
+#define TFI_STORE_PARTIAL(r, t) V_STORE(sums + (4 * t + r) * TFI_LANES, a##r##t);
 #define TFI_STORE_SUMS(r, t) V_STORE_SUM4(out + (size_t)t * out_stride, a0##t, a1##t, a2##t, a3##t);
 
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  A product may be cut
@@ -5168,7 +5174,7 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
         TFI_X w;                                                                                   \
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R4(LIST, TFI_ZERO)                                                                     \
-        if (T == TFI_TILE && more & TFI_SUMS_IN) {                                                 \
+        if (more & TFI_SUMS_IN) {                                                                  \
             TFI_R4(LIST, TFI_LOAD_PARTIAL)                                                         \
         }                                                                                          \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
@@ -5188,7 +5194,7 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
             w = TFI_W_LOAD(w3 + i);                                                                \
             LIST(TFI_MAC, 3)                                                                       \
         }                                                                                          \
-        if (T == TFI_TILE && more & TFI_SUMS_OUT) {                                                \
+        if (more & TFI_SUMS_OUT) {                                                                 \
             TFI_R4(LIST, TFI_STORE_PARTIAL)                                                        \
             return;                                                                                \
         }                                                                                          \
@@ -5217,80 +5223,59 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
         if (i < k) sum = TFI_DOT(TFI_W_LOAD_N(w + i, k - i), TFI_X_LOAD_N(x, k - i), sum);         \
         return V_SUM(sum);                                                                         \
     }
-/* All rows and tokens of a product.  A block of rows that fits the second-level cache meets every
- * panel before the next block is read, so each weight comes from memory once. */
+/* All rows and tokens of a product.  A block of weights that fits the second-level cache meets every
+ * panel before the next block is read, so each weight comes from memory once.  With many columns a
+ * block is a cut along k, so narrow that a panel's part of it stays in first-level cache while the
+ * rows pass; the partial sums of all tokens then wait in `sums` for the next cut. */
 #define TFI_DEFINE_DRIVER(type, TILES)                                                             \
     static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
                                                 const void *panels, int n, int k, float *out,      \
-                                                size_t out_stride) {                               \
+                                                size_t out_stride, float *sums) {                  \
         const TFI_W *w = (const TFI_W *)weights;                                                   \
-        int unit = (k + 31) / 32 * 32;                                                             \
-        int block = TFI_BLOCK_BYTES / ((int)sizeof(TFI_W) * (k + 1)) / 4 * 4;                      \
+        const int most = TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT), unit = (k + 31) / 32 * 32;    \
+        int cut = sums && n >= TFI_TILE && k > most ? most : k, block = TFI_CUT_ROWS;              \
         size_t ahead = n < TFI_TILE ? 4 * w_stride : 0,                                            \
                bytes = (size_t)rows * w_stride * sizeof(TFI_W);                                    \
-        if (bytes <= TFI_BLOCK_BYTES / 4) ahead = 0; /* likely cached */                           \
+        if (bytes <= TFI_BLOCK_BYTES / 2) ahead = 0; /* likely cached */                           \
         while (ahead && ahead * sizeof(TFI_W) < TFI_AHEAD_BYTES) ahead *= 2;                       \
-        if (block < 4) block = 4;                                                                  \
-        for (int first = 0; first < rows; first += block) {                                        \
-            int end = rows - first < block ? rows : first + block;                                 \
-            /* while this block is at work, the next one is fetched, a little with every tile */   \
-            const TFI_W *next = w + (size_t)end * w_stride;                                        \
-            const int cut = TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT);                            \
-            size_t cuts = (size_t)((k + cut - 1) / cut);                                           \
-            size_t part =                                                                          \
-                ahead || end == rows ? 0 : w_stride * 4 * TFI_TILE / (size_t)n / cuts + 64;        \
-            TFI_V sums[TFI_CUT_ROWS * TFI_TILE];                                                   \
-            (void)part, (void)next, (void)sums; /* the scalar row has no tiles */                  \
-            for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                             \
-                const TFI_X_ELEMENT *x =                                                           \
-                    (const TFI_X_ELEMENT *)panels + (size_t)t0 * (size_t)unit;                     \
-                float *to = out + (size_t)t0 * out_stride;                                         \
-                int tokens = n - t0 < TFI_TILE ? n - t0 : TFI_TILE, r = first;                     \
-                TILES(type)                                                                        \
-                for (; r < end; r++)                                                               \
-                    for (int t = 0; t < tokens; t++)                                               \
-                        to[(size_t)t * out_stride + (size_t)r] = TFI_K(dot_##type)(                \
-                            w + (size_t)r * w_stride, x + t * TFI_STEP, tokens, k);                \
-            }                                                                                      \
-        }                                                                                          \
-    }
-#define TFI_TILE_CASE(type, T)                                                                     \
-    case T:                                                                                        \
-        for (; r + 4 <= end; r += 4, next += part) {                                               \
-            tfi_prefetch(next, part * sizeof(TFI_W));                                              \
-            TFI_K(tile##T##_##type)                                                                \
-            (w + (size_t)r * w_stride, w_stride, x, k, to + r, out_stride, ahead, NULL, 0);        \
-        }                                                                                          \
-        break;
-/* A full panel, cut along k so that a cut of it stays in first-level cache while TFI_CUT_ROWS rows
- * pass, the weights coming from the second level; their partial sums wait on the stack. */
-#define TFI_CUT_CASE(type, T)                                                                      \
-    case T:                                                                                        \
-        for (; r + 4 <= end; r += TFI_CUT_ROWS) {                                                  \
-            int stop = end - r < TFI_CUT_ROWS ? end - 3 : r + TFI_CUT_ROWS;                        \
+        if (cut == k) block = tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4 * 4);  \
+        (void)ahead; /* the scalar row has no tiles */                                             \
+        for (int first = 0; first < rows; first += block)                                          \
             for (int from = 0, last = 0; !last; from += cut) { /* once, too, if k is 0 */          \
-                last = k - from <= cut;                                                            \
-                int width = last ? k - from : cut;                                                 \
-                int more = (from ? TFI_SUMS_IN : 0) | (last ? 0 : TFI_SUMS_OUT);                   \
-                for (int i = r; i < stop; i += 4, next += part) {                                  \
-                    tfi_prefetch(next, part * sizeof(TFI_W));                                      \
-                    TFI_K(tile##T##_##type)                                                        \
-                    (w + (size_t)i * w_stride + from, w_stride, x + (size_t)from * T, width,       \
-                     to + i, out_stride, 4 * w_stride, (float *)(sums + (i - r) * T), more);       \
+                int end = rows - first < block ? rows : first + block;                             \
+                int width = k - from < cut ? k - from : cut;                                       \
+                last = from + width == k;                                                          \
+                for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
+                    const TFI_X_ELEMENT *x =                                                       \
+                        (const TFI_X_ELEMENT *)panels + (size_t)t0 * (size_t)unit;                 \
+                    float *to = out + (size_t)t0 * out_stride;                                     \
+                    int tokens = n - t0 < TFI_TILE ? n - t0 : TFI_TILE, r = first;                 \
+                    TILES(type)                                                                    \
+                    for (; last && r < end; r++)                                                   \
+                        for (int t = 0; t < tokens; t++)                                           \
+                            to[(size_t)t * out_stride + (size_t)r] = TFI_K(dot_##type)(            \
+                                w + (size_t)r * w_stride, x + t * TFI_STEP, tokens, k);            \
                 }                                                                                  \
             }                                                                                      \
-        }                                                                                          \
-        r = end - (end - first) % 4;                                                               \
-        break;
+    }
+#define TFI_TILE_CASE(type, T)                                                                     \
+    case T: {                                                                                      \
+        int more = (from ? TFI_SUMS_IN : 0) | (last ? 0 : TFI_SUMS_OUT);                           \
+        float *kept = more ? sums + (size_t)(t0 * block) * TFI_LANES : NULL;                       \
+        for (; r + 4 <= end; r += 4, kept += more ? 4 * T * TFI_LANES : 0) TFI_K(tile##T##_##type) \
+        (w + (size_t)r * w_stride + from, w_stride, x + (size_t)from * T, width, to + r,           \
+         out_stride, ahead, kept, more);                                                           \
+        break;                                                                                     \
+    }
 #define TFI_TILES1(type)
 #define TFI_TILES3(type)                                                                           \
-    switch (tokens) { TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_CUT_CASE(type, 3) }
+    switch (tokens) { TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3) }
 #define TFI_TILES6(type)                                                                           \
     switch (tokens) {                                                                              \
         TFI_TILE_CASE(type, 1)                                                                     \
         TFI_TILE_CASE(type, 2)                                                                     \
         TFI_TILE_CASE(type, 3)                                                                     \
-        TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_CUT_CASE(type, 6)                        \
+        TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_TILE_CASE(type, 6)                       \
     }
 #define TFI_MATMUL1(type) TFI_DEFINE_DOT(dot_##type) TFI_DEFINE_DRIVER(type, TFI_TILES1)
 #define TFI_MATMUL3(type)                                                                          \

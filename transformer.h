@@ -835,9 +835,7 @@ enum {
     TFI_BLOCK_BYTES = 3 << 17, /* weights that stay in second-level cache while all tokens pass */
     TFI_AHEAD_BYTES = 1 << 13, /* how far before its use a weight is asked for, at least */
     TFI_CUT_BYTES = 4096, /* of each token that stay in first-level cache while the rows pass */
-    TFI_CUT_ROWS = 96,    /* rows of weights that meet all tokens before the next cut */
-    TFI_SUMS_IN = 1,
-    TFI_SUMS_OUT = 2
+    TFI_CUT_ROWS = 96     /* rows of weights that meet all tokens before the next cut */
 };
 
 static int tfi_min(int a, int b) { return a < b ? a : b; }
@@ -2465,8 +2463,7 @@ static int tfi_widest_input(const transformer_config *c) {
 
 /* Memory for the partial sums of a product of so many columns that is cut. */
 static size_t tfi_sums_bytes(int n, int cols) {
-    int cut = cols > TFI_CUT_BYTES / (int)sizeof(float);
-    return tfi_times((size_t)(cut ? n : 0), (size_t)TFI_CUT_ROWS * TFI_ALIGN);
+    return tfi_times((size_t)(cols > TFI_CUT_BYTES / 4 ? n : 0), (size_t)TFI_CUT_ROWS * TFI_ALIGN);
 }
 
 /* Memory for a quantised matrix of so many columns: TFI_BLOCK_BYTES, or 4 rows as float32 if that is
@@ -5145,6 +5142,7 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
  */
 #ifndef TFI_LISTS
 #define TFI_LISTS
+enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
 #define TFI_T1(M, r) M(r, 0)
 #define TFI_T2(M, r) TFI_T1(M, r) M(r, 1)
 #define TFI_T3(M, r) TFI_T2(M, r) M(r, 2)

@@ -438,18 +438,37 @@ same_text() {
     done
 }
 
-# Whole programs in README.md: ```c blocks with a main function compile, and run without arguments.
+# The ```c blocks in README.md: whole programs (main) run, without arguments and with a GGUF file; other blocks compile.
 group_readme() {
     [ -f README.md ] || return 0
     awk -v out="$out/readme" '
         /^```c$/ { inside = 1; text = ""; next }
-        /^```/ { if (inside && text ~ /int main/) { n++; print text > (out "." n ".c") } inside = 0 }
+        /^```/ {
+            if (inside && text !~ /int main/)
+                text = "#include \"transformer.h\"\n#include <string.h>\n" text
+            if (inside) { n++; print text > (out "." n (text ~ /int main/ ? ".program" : "") ".c") }
+            inside = 0 }
         inside { text = text $0 "\n" }' README.md
     for file in "$out"/readme.*.c; do
         [ -f "$file" ] || continue
-        job "$(basename "$file")" "${CC:-cc} -Wall -Wextra -Werror -O2 -I. -Iexamples $file -o ${file%.c} -lm && ${file%.c}"
+        compile="${CC:-cc} -Wall -Wextra -Werror -O2 -I. -Iexamples $file"
+        case $file in
+        *.program.c) job "$(basename "$file")" "$compile -o ${file%.c} -lm && writes_text ${file%.c} &&
+            writes_text ${file%.c} tests/gguf/llama.gguf" ;;
+        *) job "$(basename "$file")" "$compile -Wno-unused-function -Wno-unused-parameter -c -o ${file%.c}.o" ;;
+        esac
     done
-    finish "README.md's programs compile and run"
+    job "the table of errors has every golden model" error_table
+    finish "README.md's programs compile and run, its table is whole"
+}
+
+writes_text() { [ -n "$("$@")" ] || { echo "$* writes nothing" && return 1; }; }
+
+error_table() { # families and cases in README.md, against the models that are there
+    awk -F '|' '/^\| family \| cases/ { inside = 1 } !/^\|/ { inside = 0 }
+        inside { for (i = 2; i + 1 < NF; i += 3) if ($(i + 1) ~ /[0-9]/) n += $(i + 1) } END { print n }' README.md >"$out/table"
+    grep -c . tests/goldens/index.txt | diff "$out/table" - ||
+        { echo "README.md (<) has not the number of cases in tests/goldens/index.txt (>)" && return 1; }
 }
 
 # The reference implementations of tokenizers, where they are installed.

@@ -159,7 +159,10 @@ group_programs() {
         program "$name: C, NO_SIMD" "$cc" "$c -DTRANSFORMER_NO_SIMD tests/include_impl.c" \
             "$c tests/include_a.c" "$c tests/include_b.c"
         isa=$chosen
+        examples="tests/include_examples.c" impl="-DTRANSFORMER_NO_SIMD -DINCLUDE_EXAMPLES_IMPLEMENTATION"
+        program "$name: C, the headers of examples/" "$cc" "$c $impl $examples" "$c $examples"
         has "$cxx" || continue
+        program "$name: C++, the headers of examples/" "$cxx" "$cpp $impl -x c++ $examples" "$cpp -x c++ $examples"
         program "$name: C implementation, C++ user" "$cxx" \
             "$c tests/include_impl.c" "$c tests/include_a.c" "$cpp tests/include_cpp.cpp"
         program "$name: C++ implementation, C user" "$cxx" \

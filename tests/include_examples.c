@@ -1,0 +1,96 @@
+/* A program that has all the headers of examples/ in two files: this one, which knows their declarations and calls each,
+ * and itself again with INCLUDE_EXAMPLES_IMPLEMENTATION, which carries the implementations.  As C99 and as C++11. */
+#ifdef INCLUDE_EXAMPLES_IMPLEMENTATION
+#define TRANSFORMER_IMPLEMENTATION
+#define MODEL_FILE_IMPLEMENTATION
+#define TOKENIZER_IMPLEMENTATION
+#define SAMPLER_IMPLEMENTATION
+#define CHAT_IMPLEMENTATION
+#define QUANTIZE_IMPLEMENTATION
+#endif
+#include "examples/chat.h"
+#include "examples/quantize.h"
+#include "examples/sampler.h"
+#include "examples/tokenizer.h"
+#include "transformer.h"
+#include "examples/model_file.h"
+
+#include "examples/chat.h" /* twice does no harm */
+#include "examples/model_file.h"
+#include "examples/quantize.h"
+#include "examples/sampler.h"
+#include "examples/tokenizer.h"
+
+#ifndef INCLUDE_EXAMPLES_IMPLEMENTATION
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the model in the repository says next; 0 if all goes well. */
+static int say(const char *path, const char *prompt) {
+    transformer_error error;
+    transformer_options options;
+    sampler_options greedy;
+    sampler s;
+    int32_t tokens[64];
+    memset(&options, 0, sizeof options);
+    memset(&greedy, 0, sizeof greedy);
+    model_file *file = model_file_open(path, NULL, &error);
+    tokenizer *words = tokenizer_open(path, 0, NULL);
+    const transformer_config *config = model_file_config(file);
+    transformer_model *model = transformer_model_new(config, &options, &error);
+    int bound = file && words && model && !model_file_bind(file, model, &error);
+    transformer_state *state = bound ? transformer_state_new(model, &options, &error) : NULL;
+    transformer_workspace *work = bound ? transformer_workspace_new(model, &options, &error) : NULL;
+    float *logits = bound ? (float *)calloc((size_t)config->vocab_size, sizeof *logits) : NULL;
+    int token = -1;
+    if (state && work && logits && sampler_init(&s, &greedy) == 0) {
+        int n = tokenizer_encode(words, prompt, strlen(prompt), TOKENIZER_AUTO, tokens, 64, NULL);
+        if (n > 0 && !transformer_forward(model, work, state, tokens, n, logits))
+            token = sampler_sample(&s, logits, config->vocab_size, NULL);
+    }
+    if (token < 0 || !tokenizer_type(words, token)) printf("no token: %s\n", error.text);
+    free(logits);
+    transformer_free(work);
+    transformer_free(state);
+    transformer_free(model);
+    tokenizer_close(words);
+    model_file_close(file);
+    return token < 0;
+}
+
+static int converse(void) {
+    chat_message message = {"user", "Hello"};
+    chat_conversation talk;
+    chat_text text;
+    chat_error error;
+    chat_template *t = chat_template_named("chatml", &error);
+    int bad;
+    memset(&talk, 0, sizeof talk);
+    talk.messages = &message;
+    talk.n_messages = 1;
+    bad = t == NULL || chat_template_render(t, &talk, &text, &error) != 0;
+    if (bad) printf("no text: %s\n", error.text);
+    else bad = strcmp(text.text, "<|im_start|>user\nHello<|im_end|>\n") != 0;
+    if (!bad) chat_text_free(&text);
+    chat_template_close(t);
+    return bad;
+}
+
+static int quantize(void) {
+    static const float x[32] = {1, -2, 3};
+    unsigned char out[34];
+    transformer_tensor t;
+    float back[32];
+    if (quantize_rows(QUANTIZE_Q8_0, x, 1, 32, out, sizeof out, NULL) != QUANTIZE_OK) return 1;
+    memset(&t, 0, sizeof t);
+    t.data = out;
+    t.dtype = TRANSFORMER_Q8_0;
+    t.rows = 1;
+    t.cols = 32;
+    return transformer_decode(back, &t, 0, 1) != TRANSFORMER_OK ||
+           !(back[2] > 2.99f && back[2] < 3.01f);
+}
+
+int main(void) { return say("examples/toy_lm", "Once") || converse() || quantize(); }
+#endif

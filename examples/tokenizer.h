@@ -149,6 +149,9 @@ double tokenizer_score(const tokenizer *t, int token);
 int tokenizer_n_merges(const tokenizer *t);
 int tokenizer_merge(const tokenizer *t, int i, int *left, int *right);
 
+/* Are pieces written in GPT-2's alphabet, a character for each byte? */
+int tokenizer_byte_level(const tokenizer *t);
+
 /* The name that GGUF gives to how text is cut into words ("llama-bpe"), NULL = it has none. */
 const char *tokenizer_pre(const tokenizer *t);
 
@@ -4322,6 +4325,7 @@ int tokenizer_eos(const tokenizer *t) { return t->eos; }
 int tokenizer_unk(const tokenizer *t) { return t->unk; }
 int tokenizer_adds_space(const tokenizer *t) { return t->add_space; }
 int tokenizer_n_merges(const tokenizer *t) { return t->n_rules; }
+int tokenizer_byte_level(const tokenizer *t) { return t->byte_level; }
 const char *tokenizer_pre(const tokenizer *t) { return t->pre; }
 const char *tokenizer_chat_template(const tokenizer *t) { return t->chat_template; }
 

@@ -45,14 +45,14 @@ typedef struct arguments {
 } arguments;
 
 /* A stretch of a tensor's rows in the source. */
-typedef struct piece {
+typedef struct source_piece {
     const unsigned char *data;
     uint64_t rows, cols;
     int dtype;    /* transformer_dtype, or -1: can only be copied */
     int head;     /* > 0: in each group of so many rows, */
     int rotates;  /* the first of them come interleaved: 0, n/2, 1, n/2 + 1, ... */
     int plus_one; /* 1 is added to each number */
-} piece;
+} source_piece;
 
 enum { MAX_PIECES = 3 };
 
@@ -61,7 +61,7 @@ typedef struct output_tensor {
     int type; /* GGUF's number of the type it gets */
     int n_dims, n_pieces;
     uint64_t dims[4]; /* the innermost first */
-    piece pieces[MAX_PIECES];
+    source_piece pieces[MAX_PIECES];
 } output_tensor;
 
 typedef struct conversion {
@@ -145,7 +145,7 @@ static int write_data(conversion *c, const void *data, size_t size) {
 }
 
 /* Row of the source that becomes row r. */
-static uint64_t source_row(const piece *p, uint64_t r) {
+static uint64_t source_row(const source_piece *p, uint64_t r) {
     uint64_t head, i, half = (uint64_t)p->rotates / 2;
     if (p->head == 0) return r;
     head = r / (uint64_t)p->head;
@@ -154,17 +154,17 @@ static uint64_t source_row(const piece *p, uint64_t r) {
     return head * (uint64_t)p->head + i;
 }
 
-static const unsigned char *row_at(const piece *p, uint64_t r, size_t row_bytes) {
+static const unsigned char *row_at(const source_piece *p, uint64_t r, size_t row_bytes) {
     return p->data + (size_t)source_row(p, r) * row_bytes;
 }
 
 /* Bytes of a row of the source; 0 if it cannot be decoded. */
-static size_t piece_row_bytes(const piece *p) {
+static size_t piece_row_bytes(const source_piece *p) {
     return p->dtype < 0 || p->cols > INT_MAX ? 0 : transformer_row_size(p->dtype, (int)p->cols);
 }
 
 /* Row r as numbers to x, and these to out. */
-static int encode_row(const piece *p, uint64_t r, size_t row_bytes, int type, float *x,
+static int encode_row(const source_piece *p, uint64_t r, size_t row_bytes, int type, float *x,
                       unsigned char *out, size_t out_bytes, size_t *bad) {
     transformer_tensor t;
     uint64_t i;
@@ -194,7 +194,7 @@ static int make_room(conversion *c, uint64_t rows, uint64_t cols) {
 }
 
 /* Rows that change their type, or their order. */
-static int write_rows(conversion *c, const output_tensor *t, const piece *p) {
+static int write_rows(conversion *c, const output_tensor *t, const source_piece *p) {
     size_t from = piece_row_bytes(p), to = quantize_row_size(t->type, (size_t)p->cols);
     int at_once = (int)(p->cols < 1 << 20 ? (1 << 20) / p->cols : 1), i;
     uint64_t r;
@@ -243,7 +243,7 @@ static int write_bytes(conversion *c, const unsigned char *data, uint64_t size) 
 }
 
 /* Bytes of data that a piece becomes. */
-static uint64_t piece_bytes(const output_tensor *t, const piece *p) {
+static uint64_t piece_bytes(const output_tensor *t, const source_piece *p) {
     size_t k;
     for (k = 0; k < (size_t)MFI_N_TYPES; k++)
         if (mfi_types[k].gguf == t->type)
@@ -251,7 +251,7 @@ static uint64_t piece_bytes(const output_tensor *t, const piece *p) {
     return 0;
 }
 
-static int is_copied(const output_tensor *t, const piece *p) {
+static int is_copied(const output_tensor *t, const source_piece *p) {
     return p->head == 0 && !p->plus_one && (p->dtype < 0 || p->dtype == t->type);
 }
 
@@ -273,7 +273,7 @@ static int write_tensors(conversion *c) {
     for (i = 0; i < c->n_tensors; i++)
         for (k = 0; k < c->tensors[i].n_pieces; k++) {
             const output_tensor *t = &c->tensors[i];
-            const piece *p = &t->pieces[k];
+            const source_piece *p = &t->pieces[k];
             int ok =
                 is_copied(t, p) ? write_bytes(c, p->data, piece_bytes(t, p)) : write_rows(c, t, p);
             if (!ok) return 0;
@@ -316,7 +316,7 @@ static int by_place(const void *a, const void *b) {
 /* The type that the preset gives to a tensor; -1 and an error if it cannot be had. */
 static int chosen_type(conversion *c, const output_tensor *t, int n_layers, int tied) {
     const arguments *a = c->arguments;
-    const piece *p = &t->pieces[0];
+    const source_piece *p = &t->pieces[0];
     int type;
     if (!a->preset) return t->type;
     type = quantize_tensor_type(a->preset, t->name, t->n_dims, (size_t)p->cols, n_layers, tied);
@@ -335,7 +335,7 @@ static int chosen_type(conversion *c, const output_tensor *t, int n_layers, int 
 static int plan_stored(conversion *c, const mfi_tensor *stored, output_tensor *t, int n_layers,
                        int tied) {
     int i;
-    piece *p = &t->pieces[0];
+    source_piece *p = &t->pieces[0];
     if (stored->name_length >= sizeof t->name || memchr(stored->name, 0, stored->name_length))
         return fail(c, "tensor '%.*s...': its name is too long, or has a zero in it",
                     mfi_show_name(stored), stored->name);
@@ -695,9 +695,9 @@ static int is_query_or_key(int role) {
            role == TRANSFORMER_K_BIAS;
 }
 
-static piece make_piece(const conversion *c, const transformer_tensor *t, int role) {
+static source_piece make_piece(const conversion *c, const transformer_tensor *t, int role) {
     const transformer_config *from = model_file_config(c->in);
-    piece p;
+    source_piece p;
     memset(&p, 0, sizeof p);
     p.data = (const unsigned char *)t->data;
     p.dtype = t->dtype;
@@ -963,10 +963,10 @@ static int put_pieces(conversion *c, const tokenizer *t) {
     if (!text) return fail(c, "not enough memory for the tokens");
     gguf_writer_array(c->out, "tokenizer.ggml.tokens", GGUF_WRITER_STRING, (uint64_t)n);
     for (id = 0; id < n; id++) {
-        const char *spelled = tokenizer_piece(t, id, &size);
-        if (!spelled) spelled = text, size = snprintf(text, room, "[PAD%d]", id);
-        else if (is_llama2c) spelled = text, size = llama2c_piece(t, id, text, room);
-        gguf_writer_string(c->out, NULL, spelled, (size_t)size);
+        const char *piece = tokenizer_piece(t, id, &size);
+        if (!piece) piece = text, size = snprintf(text, room, "[PAD%d]", id);
+        else if (is_llama2c) piece = text, size = llama2c_piece(t, id, text, room);
+        gguf_writer_string(c->out, NULL, piece, (size_t)size);
     }
     free(text);
     return 1;
@@ -1095,7 +1095,7 @@ static int check_tokenizer(conversion *c, const tokenizer *a) {
     ok = b && text && same_tokens(c, a, b, sample, sizeof sample - 1, flags) &&
          same_tokens(c, a, b, "", 0, flags);
     for (id = 0; ok && id < tokenizer_vocab_size(a) && id < c->config->vocab_size; id++) {
-        if (tokenizer_type(a, id) != TOKENIZER_CONTROL)
+        if (tokenizer_type(a, id) != TOKENIZER_CONTROL && id != tokenizer_unk(a))
             used += (size_t)tokenizer_decode(a, &stream, id, text + used);
         if (id % 64 == 63 || id + 1 == tokenizer_vocab_size(a)) {
             ok = same_tokens(c, a, b, text, used, flags);

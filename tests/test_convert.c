@@ -1,0 +1,719 @@
+/* examples/convert.c and examples/gguf_writer.h.  Every golden model that GGUF can express becomes the file that
+ * llama.cpp's own converter made of it (tests/gguf) and gives its logits to the bit; the others are refused. */
+#define main convert_main
+#include "../examples/convert.c"
+#undef main
+#include "goldens.h"
+
+#if MFI_MMAP
+#include <unistd.h>
+#endif
+
+#define OUT "build/test_convert.gguf"
+#define SECOND "build/test_convert.2.gguf"
+
+static char error_text[512];
+
+static int run(const char *in, const char *out, const char *type, arguments a) {
+    a.in = in;
+    a.out = out;
+    a.preset = type ? quantize_preset_find(type) : NULL;
+    a.quiet = 1;
+    CHECK(!type || a.preset);
+    error_text[0] = 0;
+    return convert(&a, error_text, sizeof error_text);
+}
+
+/* Converts over whatever is there; what is wrong is printed. */
+static int make(const char *in, const char *out, const char *type) {
+    arguments a;
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    if (run(in, out, type, a)) return 1;
+    fprintf(stderr, "%s: %s\n", in, error_text);
+    return 0;
+}
+
+static int is_there(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+static const char *golden_path(const char *name) {
+    static char path[300];
+    snprintf(path, sizeof path, "tests/goldens/%s/model.bin", name);
+    if (!is_there(path)) snprintf(path, sizeof path, "tests/goldens/%s", name);
+    return path;
+}
+
+static model_file *look(const char *path) {
+    model_file_options options;
+    transformer_error error;
+    memset(&options, 0, sizeof options);
+    options.only_look = 1;
+    model_file *file = model_file_open(path, &options, &error);
+    if (!file) fprintf(stderr, "%s: %s\n", path, error.text);
+    CHECK(file != NULL);
+    return file;
+}
+
+/* ---- the same files as llama.cpp's ---- */
+
+/* Divisors of RoPE's frequencies: that converter rounds them a little differently. */
+static int same_data(const model_file_stored_tensor *a, const model_file_stored_tensor *b) {
+    if (a->bytes != b->bytes || a->gguf_type != b->gguf_type || a->n_dims != b->n_dims) return 0;
+    if (memcmp(a->dims, b->dims, sizeof a->dims) != 0) return 0;
+    if (memcmp(a->data, b->data, a->bytes) == 0) return 1;
+    if (a->name.length != 17 || memcmp(a->name.text, "rope_freqs.weight", 17) != 0) return 0;
+    for (size_t i = 0; i < a->bytes / 4; i++)
+        if (!close_to((double)((const float *)a->data)[i], (double)((const float *)b->data)[i]))
+            return 0;
+    return 1;
+}
+
+static void same_tensors(const model_file *a, const model_file *b, const char *name) {
+    model_file_stored_tensor x, y;
+    CHECK(model_file_get_info(a)->n_stored == model_file_get_info(b)->n_stored);
+    for (size_t i = 0; model_file_stored(a, i, &x) && model_file_stored(b, i, &y); i++) {
+        int same = x.name.length == y.name.length &&
+                   memcmp(x.name.text, y.name.text, x.name.length) == 0 && same_data(&x, &y);
+        if (!same) fprintf(stderr, "%s: %.*s\n", name, (int)x.name.length, x.name.text);
+        CHECK(same);
+    }
+}
+
+/* Keys of the architecture that are in theirs and not in ours, or not the same. */
+static void same_metadata(const model_file *theirs, const model_file *ours, const char *name) {
+    static const char *const known[] = {
+        "falcon.context_length",
+        "falcon.tensor_data_layout", /* theirs ignores config.json's */
+        "bloom.context_length",
+        ".rope.scaling.type", /* "none" */
+        ".attention.layer_norm_epsilon",
+        ".attention.layer_norm_rms_epsilon", /* one will do */
+        ".attention.sliding_window_pattern", /* the usual one */
+        ".rope.scaling.yarn_attn_factor",    /* we write attn_factor */
+        "phi3.rope.scaling.original_context_length" /* that of no scaling */};
+    const char *arch = model_file_get_info(theirs)->family;
+    model_file_value v, w;
+    for (size_t i = 0; model_file_metadata(theirs, i, &v); i++) {
+        char key[128];
+        int expected = 0;
+        size_t k;
+        if (v.key.length < strlen(arch) || memcmp(v.key.text, arch, strlen(arch)) != 0) continue;
+        snprintf(key, sizeof key, "%.*s", (int)v.key.length, v.key.text);
+        for (k = 0; k < sizeof known / sizeof *known; k++)
+            expected |= strstr(key, known[k]) != NULL;
+        int same = model_file_find(ours, key, &w) && v.type == w.type && v.n == w.n &&
+                   v.bytes == w.bytes && memcmp(v.data, w.data, v.bytes) == 0;
+        if (!same && !expected) fprintf(stderr, "%s: %s differs\n", name, key);
+        CHECK(same || expected);
+    }
+}
+
+static void test_against_llama(void) {
+    char name[64], golden_name[64], path[300], *line;
+    char *index = test_read_file("tests/gguf/index.txt", NULL);
+    CHECK(index != NULL);
+    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n")) {
+        CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
+        snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
+        CHECK(make(golden_path(golden_name), OUT, NULL));
+        model_file *theirs = look(path), *ours = look(OUT);
+        if (theirs && ours) {
+            same_tensors(theirs, ours, name);
+            same_metadata(theirs, ours, name);
+        }
+        model_file_close(theirs);
+        model_file_close(ours);
+    }
+    free(index);
+    GROUP("the tensors and keys of llama.cpp's converter");
+}
+
+/* ---- the same logits ---- */
+
+/* What GGUF cannot express, and what the message must say. */
+static const char *const refused[][2] = {{"bloom_odd", "residual_from_norm"},
+                                         {"falcon_11b", "q_bias"},
+                                         {"falcon_mha", "mlp_norm"},
+                                         {"falcon_rw", "q_bias"},
+                                         {"falcon_rw_rounded", "q_bias"},
+                                         {"gemma2", "attn_scale"},
+                                         {"gemma2_odd", "attn_scale"},
+                                         {"gemma3", "attn_scale"},
+                                         {"gemma3_bf16", "attn_scale"},
+                                         {"gemma3_f16", "attn_scale"},
+                                         {"gemma3_linear", "attn_scale"},
+                                         {"gemma3_seven", "attn_scale"},
+                                         {"gemma3_wrapped", "attn_scale"},
+                                         {"gpt2_noscale", "activation"},
+                                         {"gpt2_odd", "activation"},
+                                         {"gpt_bigcode_mha", "activation"},
+                                         {"gpt_neo", "gpt_neo"},
+                                         {"gpt_neo_odd", "gpt_neo"},
+                                         {"gpt_neox_sequential", "activation"},
+                                         {"gptj", "gptj"},
+                                         {"gptj_odd", "gptj"},
+                                         {"llama_bias", "activation"},
+                                         {"microgpt", "microgpt"},
+                                         {"microgpt_odd", "microgpt"},
+                                         {"minicpm_odd", "q_bias"},
+                                         {"mpt_odd", "attn_scale"},
+                                         {"nanochat", "nanochat"},
+                                         {"nanochat_odd", "nanochat"},
+                                         {"nanogpt", "activation"},
+                                         {"nanogpt_nobias", "bias"},
+                                         {"olmo_clip", "q_bias"},
+                                         {"opt", "opt"},
+                                         {"opt_350m", "opt"},
+                                         {"opt_bare", "opt"},
+                                         {"opt_nofinal", "opt"},
+                                         {"phi_odd", "q_norm"},
+                                         {"qwen3_yarn", "RoPE"},
+                                         {"qwen_logn", "logn_length"},
+                                         {"smollm3_odd", "rope"},
+                                         {"starcoder2_nobias", "activation"}};
+
+static int n_same_bits;
+
+static int same_numbers(const model_file *a, const model_file *b) {
+    const transformer_config *x = model_file_config(a), *y = model_file_config(b);
+    const transformer_rope *r = &x->rope[0], *s = &y->rope[0];
+    return r->pairing == s->pairing && r->scaling == s->scaling && r->theta == s->theta &&
+           r->factor == s->factor && r->attention_factor == s->attention_factor &&
+           x->logit_scale == y->logit_scale && x->attn_scale == y->attn_scale;
+}
+
+/* The golden through both files, as far as the converted one's context goes. */
+static void check_logits(const char *name) {
+    static golden g;
+    transformer_error error;
+    if (!open_golden(&g, "tests/goldens", name)) return;
+    model_file *from = model_file_open(golden_path(name), NULL, &error);
+    model_file *to = model_file_open(OUT, NULL, &error);
+    CHECK(from && to);
+    size_t n = (size_t)g.n_tokens * (size_t)g.vocab_size;
+    float *x = (float *)calloc(n, sizeof *x), *y = (float *)calloc(n, sizeof *y);
+    int context = to ? model_file_config(to)->context : 0;
+    if (context < g.n_tokens) {
+        g.n_tokens = context;
+        g.rope_length = 0;
+        n = (size_t)context * (size_t)g.vocab_size;
+    }
+    CHECK(context > 4);
+    int ok = from && to && x && y && run_case(&g, from, 1, g.n_tokens, x, NULL) &&
+             run_case(&g, to, 1, g.n_tokens, y, NULL);
+    /* to the bit, unless rows are permuted, which changes the order of sums, or numbers are rounded */
+    double most = ok ? test_difference(x, y, n) : 1,
+           allowed = ok && same_numbers(from, to) ? 0 : 1e-5;
+    if (!(most <= allowed)) fprintf(stderr, "%s: logits are %g apart\n", name, most);
+    CHECK(most <= allowed);
+    n_same_bits += most == 0;
+    free(x), free(y), free(g.logits), free(g.residual);
+    model_file_close(from);
+    model_file_close(to);
+}
+
+static void test_goldens(void) {
+    char *index = test_read_file("tests/goldens/index.txt", NULL), *line;
+    arguments a;
+    int n_refused = 0, n = 0;
+    memset(&a, 0, sizeof a);
+    CHECK(index != NULL);
+    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n"), n++) {
+        const char *reason = NULL;
+        for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+            if (strcmp(refused[i][0], line) == 0) reason = refused[i][1];
+        remove(OUT);
+        if (!reason) {
+            CHECK(make(golden_path(line), OUT, NULL));
+            check_logits(line);
+            continue;
+        }
+        CHECK(!run(golden_path(line), OUT, NULL, a));
+        if (!strstr(error_text, reason)) fprintf(stderr, "%s: %s\n", line, error_text);
+        CHECK(strstr(error_text, reason) != NULL);
+        CHECK(!is_there(OUT) && !is_there(OUT ".part"));
+        n_refused++;
+    }
+    free(index);
+    CHECK(n_same_bits >= 40);
+    GROUP("%d golden models give the same logits, %d of them the same bits; %d are refused by name",
+          n - n_refused, n_same_bits, n_refused);
+}
+
+/* ---- GGUF to GGUF, and types ---- */
+
+static void test_copy(void) {
+    char name[64], golden_name[64], path[300], *line;
+    char *index = test_read_file("tests/gguf/index.txt", NULL);
+    model_file_value v, w;
+    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n")) {
+        CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
+        snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
+        CHECK(make(path, OUT, NULL));
+        model_file *a = look(path), *b = look(OUT);
+        if (a && b) {
+            same_tensors(a, b, name);
+            CHECK(model_file_get_info(a)->n_metadata == model_file_get_info(b)->n_metadata);
+            for (size_t i = 0; model_file_metadata(a, i, &v) && model_file_metadata(b, i, &w); i++)
+                CHECK(v.key.length == w.key.length && v.type == w.type && v.bytes == w.bytes &&
+                      memcmp(v.key.text, w.key.text, v.key.length) == 0 &&
+                      memcmp(v.data, w.data, v.bytes) == 0);
+        }
+        model_file_close(a);
+        model_file_close(b);
+    }
+    free(index);
+    GROUP("GGUF to GGUF: the same keys and bytes");
+}
+
+/* Squared error of all weights of b relative to those of a, which has them in float32. */
+static double weights_error(const char *a, const char *b) {
+    transformer_error error;
+    model_file *x = model_file_open(a, NULL, &error), *y = model_file_open(b, NULL, &error);
+    double off = 0, power = 0;
+    CHECK(x && y);
+    for (int layer = 0; x && y && layer < model_file_config(x)->n_layers; layer++)
+        for (int role = 0; role < TRANSFORMER_N_ROLES; role++) {
+            const transformer_tensor *s = model_file_tensor(x, role, layer);
+            const transformer_tensor *t = model_file_tensor(y, role, layer);
+            CHECK(!s == !t);
+            if (!s || !t) continue;
+            size_t n = (size_t)s->rows * (size_t)s->cols;
+            float *values = (float *)malloc(2 * n * sizeof *values);
+            CHECK(!transformer_decode(values, s, 0, s->rows) &&
+                  !transformer_decode(values + n, t, 0, t->rows));
+            for (size_t i = 0; i < n; i++) {
+                double d = (double)values[i] - (double)values[n + i];
+                off += d * d;
+                power += (double)values[i] * (double)values[i];
+            }
+            free(values);
+        }
+    model_file_close(x);
+    model_file_close(y);
+    return off / power;
+}
+
+static int type_of(const char *path, const char *name) {
+    model_file *file = look(path);
+    model_file_stored_tensor t;
+    int type = -1;
+    for (size_t i = 0; file && model_file_stored(file, i, &t); i++)
+        if (t.name.length == strlen(name) && memcmp(t.name.text, name, t.name.length) == 0)
+            type = t.gguf_type;
+    model_file_close(file);
+    return type;
+}
+
+static int64_t key_of(const char *path, const char *key) {
+    model_file *file = look(path);
+    model_file_value v;
+    int64_t value = -1;
+    if (file && model_file_find(file, key, &v)) model_file_int(&v, 0, &value);
+    model_file_close(file);
+    return value;
+}
+
+/* A llama2.c checkpoint with noise for weights. */
+static void make_llama2c(const char *path, int dim, int vocab_size, uint32_t seed) {
+    const int header[7] = {dim, 2 * dim, 2, 2, 1, vocab_size, 32}, hd = dim / 2;
+    const size_t d = (size_t)dim;
+    size_t n = (size_t)vocab_size * d + 2 * (2 * d + d * d * 3 + d * d * 6) + d, i;
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(header, 4, 7, f) == 7);
+    for (i = 0; f && i < n; i++) {
+        float x = test_noise(seed + (uint32_t)i);
+        fwrite(&x, 4, 1, f);
+    }
+    for (i = 0; f && i < (size_t)(32 * hd); i++) { /* cosines, then sines */
+        size_t p = i / (size_t)(hd / 2) % 32, k = i % (size_t)(hd / 2);
+        double angle = (double)p * pow(1e4, -2.0 * (double)k / hd);
+        float x = (float)(i < (size_t)(16 * hd) ? cos(angle) : sin(angle));
+        fwrite(&x, 4, 1, f);
+    }
+    CHECK(f && fclose(f) == 0);
+}
+
+#define MADE "build/test_convert.bin"
+
+static void test_types(void) {
+    static const struct {
+        const char *name;
+        int file_type, embedding, query, value;
+        double error;
+    } types[] = {{"f32", 0, 0, 0, 0, 0},           {"f16", 1, 1, 1, 1, 1e-7},
+                 {"bf16", 32, 30, 30, 30, 1e-5},   {"q8_0", 7, 8, 8, 8, 5e-5},
+                 {"q6_k", 18, 14, 14, 14, 5e-4},   {"q5_k_m", 17, 14, 13, 14, 2e-3},
+                 {"q4_k_m", 15, 14, 12, 14, 8e-3}, {"q4_0", 2, 14, 2, 2, 1e-2}};
+    arguments a;
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    make_llama2c(MADE, 256, 300, 7);
+    CHECK(make(MADE, SECOND, "f32"));
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        CHECK(make(MADE, OUT, types[i].name));
+        double e = weights_error(MADE, OUT);
+        printf("      %-7s squared error of the weights %.1e\n", types[i].name, e);
+        CHECK(e <= types[i].error && (e > 0 || i == 0));
+        CHECK(key_of(OUT, "general.file_type") == types[i].file_type);
+        CHECK(key_of(OUT, "general.quantization_version") == 2);
+        CHECK(type_of(OUT, "token_embd.weight") == types[i].embedding);
+        CHECK(type_of(OUT, "blk.0.attn_q.weight") == types[i].query);
+        CHECK(type_of(OUT, "blk.1.attn_v.weight") == types[i].query);
+        CHECK(type_of(OUT, "blk.0.attn_norm.weight") == 0);
+        CHECK(make(SECOND, SECOND ".b", types[i].name)); /* by way of GGUF in float32 */
+        CHECK(key_of(SECOND ".b", "general.file_type") == types[i].file_type);
+        model_file *x = look(OUT), *y = look(SECOND ".b");
+        if (x && y) same_tensors(x, y, types[i].name);
+        model_file_close(x);
+        model_file_close(y);
+    }
+    CHECK(make(MADE, OUT, "q8_0"));
+    CHECK(!run(OUT, SECOND, "q4_0", a) && strstr(error_text, "--requantize"));
+    CHECK(!is_there(SECOND ".part"));
+    a.requantize = 1;
+    CHECK(run(OUT, SECOND, "f32", a) && type_of(SECOND, "token_embd.weight") == 0);
+    CHECK(weights_error(SECOND, OUT) == 0);
+    CHECK(make(SECOND, SECOND ".b", "q8_0") && weights_error(SECOND, SECOND ".b") == 0);
+    remove(SECOND ".b");
+    GROUP("types: of every tensor, and their errors");
+}
+
+/* ---- tokenizers ---- */
+
+static const char *in_tokenizers(const char *name) {
+    static char path[200];
+    snprintf(path, sizeof path, "tests/data/tokenizers/%s", name);
+    return path;
+}
+
+/* Every token, and what becomes of a text. */
+static void same_tokenizer(const tokenizer *a, const tokenizer *b) {
+    static const char text[] = "Some text, 12345 and  more:\n\tcaf\xC3\xA9 \xF0\x9F\x98\x80!";
+    int32_t x[200], y[200];
+    CHECK(tokenizer_vocab_size(a) == tokenizer_vocab_size(b));
+    CHECK(tokenizer_bos(a) < 0 || tokenizer_bos(a) == tokenizer_bos(b));
+    CHECK(tokenizer_eos(a) < 0 || tokenizer_eos(a) == tokenizer_eos(b));
+    CHECK(tokenizer_adds_bos(a) == tokenizer_adds_bos(b));
+    CHECK(tokenizer_adds_eos(a) == tokenizer_adds_eos(b));
+    for (int flags = 0; flags <= TOKENIZER_AUTO; flags += TOKENIZER_AUTO) {
+        int n = tokenizer_encode(a, text, strlen(text), flags, x, 200, NULL);
+        int m = tokenizer_encode(b, text, strlen(text), flags, y, 200, NULL);
+        CHECK(n > 0 && n == m && memcmp(x, y, (size_t)n * sizeof *x) == 0);
+    }
+    for (int id = 0; id < tokenizer_vocab_size(a); id++) {
+        int n, m, llama2c = tokenizer_kind(a) == TOKENIZER_LLAMA2C;
+        const char *p = tokenizer_piece(a, id, &n), *q = tokenizer_piece(b, id, &m);
+        CHECK(llama2c || (n == m && memcmp(p, q, (size_t)n) == 0));
+        if (tokenizer_type(a, id) != TOKENIZER_NORMAL)
+            CHECK(tokenizer_type(a, id) == tokenizer_type(b, id));
+    }
+}
+
+static void test_tokenizers(void) {
+    static const struct {
+        const char *name, *wrong; /* NULL = is converted */
+    } files[] = {{"gpt2.json", NULL},
+                 {"llama3.json", NULL},
+                 {"qwen2.json", NULL},
+                 {"falcon.json", NULL},
+                 {"bloom.json", NULL},
+                 {"tekken.json", NULL},
+                 {"gpt4o.json", NULL},
+                 {"starcoder.json", NULL},
+                 {"deepseek_v3.json", NULL},
+                 {"llama2.json", NULL},
+                 {"gemma.json", NULL},
+                 {"spm_bpe.model", NULL},
+                 {"spm_bpe.gguf", NULL},
+                 {"llama3.gguf", NULL},
+                 {"han.json", "no name"},
+                 {"metaspace.json", "Hello"},
+                 {"spm_bpe_nmt.model", "Hello"},
+                 {"unigram.json", "unigram"},
+                 {"spm_unigram.model", "unigram"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        tokenizer_error error;
+        arguments a;
+        tokenizer *t = tokenizer_open(in_tokenizers(files[i].name), 0, &error), *u;
+        CHECK(t != NULL);
+        if (!t) continue;
+        make_llama2c(MADE, 8, tokenizer_vocab_size(t), (uint32_t)i);
+        memset(&a, 0, sizeof a);
+        a.tokenizer = in_tokenizers(files[i].name);
+        remove(OUT);
+        int ok = run(MADE, OUT, NULL, a);
+        if (ok != !files[i].wrong) fprintf(stderr, "%s: %s\n", files[i].name, error_text);
+        CHECK(ok == !files[i].wrong);
+        u = ok ? tokenizer_open(OUT, 0, &error) : NULL;
+        int before = test_failed;
+        if (u) same_tokenizer(t, u);
+        if (test_failed > before) fprintf(stderr, "%s is not the same\n", files[i].name);
+        CHECK(ok ? u != NULL : strstr(error_text, files[i].wrong) && !is_there(OUT ".part"));
+        a.no_tokenizer = 1;
+        a.force = 1;
+        CHECK(run(MADE, OUT, NULL, a));
+        tokenizer_close(t);
+        tokenizer_close(u);
+    }
+    GROUP("tokenizers");
+}
+
+/* The model that is in the repository: a text through the file is the text without it. */
+static void test_toy(void) {
+    static const char toy[] = "examples/toy_lm";
+    tokenizer_error error;
+    CHECK(make(toy, OUT, NULL));
+    tokenizer *t = tokenizer_open(toy, 0, &error), *u = tokenizer_open(OUT, 0, &error);
+    CHECK(t && u);
+    if (t && u) same_tokenizer(t, u);
+    CHECK(type_of(OUT, "token_embd.weight") == 30);
+    tokenizer_close(t);
+    tokenizer_close(u);
+    GROUP("examples/toy_lm, with its tokenizer");
+}
+
+/* ---- what may go wrong ---- */
+
+static void test_refusals(void) {
+    arguments a;
+    size_t size, after;
+    memset(&a, 0, sizeof a);
+    make_llama2c(MADE, 8, 40, 3);
+    FILE *f = fopen(OUT, "wb");
+    CHECK(f && fputs("precious", f) >= 0 && fclose(f) == 0);
+    CHECK(!run(MADE, OUT, NULL, a) && strstr(error_text, "exists"));
+    char *text = test_read_file(OUT, &size);
+    CHECK(text && size == 8 && memcmp(text, "precious", 8) == 0);
+    free(text);
+    a.force = 1;
+    CHECK(run(MADE, OUT, NULL, a) && type_of(OUT, "token_embd.weight") == 0);
+    /* a failure leaves the old file alone */
+    text = test_read_file(OUT, &size);
+    CHECK(!run("tests/goldens/gptj", OUT, NULL, a) && !is_there(OUT ".part"));
+    free(text);
+    text = test_read_file(OUT, &after);
+    CHECK(text && size == after);
+    free(text);
+    CHECK(!run("tests/goldens", SECOND ".x", NULL, a) && !is_there(SECOND ".x"));
+    CHECK(!run(MADE, "build/no/such/directory/x.gguf", NULL, a) && strstr(error_text, "written"));
+    CHECK(!run(MADE, "", NULL, a));
+    /* into a directory: fails when it is to be renamed */
+    CHECK(!run(MADE, "tests", NULL, a) && !is_there("tests.part"));
+    interrupted = 1;
+    CHECK(!run(MADE, OUT, NULL, a) && strstr(error_text, "interrupted") && !is_there(OUT ".part"));
+    interrupted = 0;
+    /* the file it reads */
+    CHECK(run(MADE, SECOND, "f32", a) && run(SECOND, SECOND, "q8_0", a));
+    CHECK(type_of(SECOND, "token_embd.weight") == 1); /* 8 is no whole block */
+    GROUP("nothing is overwritten, nothing half is left behind");
+}
+
+static void test_numbers(void) {
+    arguments a;
+    float bad = 1e6f;
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    make_llama2c(MADE, 32, 40, 3);
+    FILE *f = fopen(MADE, "r+b");
+    CHECK(f && fseek(f, 28 + 4 * (32 * 5 + 7), SEEK_SET) == 0);
+    CHECK(f && fwrite(&bad, 4, 1, f) == 1 && fclose(f) == 0);
+    CHECK(!run(MADE, OUT, "f16", a) && !is_there(OUT ".part"));
+    CHECK(strstr(error_text, "token_embd.weight") && strstr(error_text, "number 7 of row 5"));
+    CHECK(run(MADE, OUT, "f32", a));
+    GROUP("numbers that a type cannot hold are named");
+}
+
+/* A disk that is full: OUT.part is /dev/full by another name. */
+static void test_full_disk(void) {
+#if MFI_MMAP
+    arguments a;
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    if (!is_there("/dev/full")) {
+        SKIP("there is no /dev/full here");
+        return;
+    }
+    for (int size = 8; size <= 256; size *= 32) { /* found out in the end, and on the way */
+        make_llama2c(MADE, size, 60, 3);
+        remove(SECOND);
+        CHECK(symlink("/dev/full", SECOND ".part") == 0);
+        CHECK(!run(MADE, SECOND, NULL, a) && strstr(error_text, "full"));
+        CHECK(!is_there(SECOND) && !is_there(SECOND ".part"));
+        remove(SECOND ".part");
+    }
+    GROUP("a full disk");
+#else
+    SKIP("no symbolic links here");
+#endif
+}
+
+/* ---- gguf_writer.h alone ---- */
+
+typedef struct memory_sink {
+    unsigned char data[4096];
+    size_t size, limit;
+} memory_sink;
+
+static int to_memory(void *user, const void *data, size_t size) {
+    memory_sink *m = (memory_sink *)user;
+    if (size > m->limit - m->size) return 1;
+    memcpy(m->data + m->size, data, size);
+    m->size += size;
+    return 0;
+}
+
+static gguf_writer *start(memory_sink *m, size_t limit) {
+    m->size = 0;
+    m->limit = limit;
+    return gguf_writer_new(to_memory, m);
+}
+
+/* One value of each type, and tensors of odd sizes. */
+static gguf_writer_status write_everything(gguf_writer *w) {
+    static const int64_t least[] = {0, -128, 0, -32768, 0, INT32_MIN, 0, 0, 0, 0, 0, INT64_MIN};
+    static const int64_t most[] = {255, 127, 65535, 32767, UINT32_MAX, INT32_MAX,
+                                   0,   1,   0,     0,     INT64_MAX,  INT64_MAX};
+    static const uint64_t one[1] = {5}, two[2] = {3, 2};
+    static const unsigned char data[20] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    char key[32];
+    for (int type = 0; type < 12; type++) {
+        if (type == GGUF_WRITER_F32 || type == GGUF_WRITER_STRING || type == GGUF_WRITER_ARRAY)
+            continue;
+        snprintf(key, sizeof key, "least.%d", type);
+        gguf_writer_int(w, key, type, least[type]);
+        snprintf(key, sizeof key, "most.%d", type);
+        gguf_writer_array(w, key, type, 2);
+        gguf_writer_int(w, NULL, type, most[type]);
+        gguf_writer_int(w, NULL, type, least[type]);
+    }
+    gguf_writer_alignment(w, 64);
+    gguf_writer_float(w, "f32", GGUF_WRITER_F32, 0.1);
+    gguf_writer_float(w, "f64", GGUF_WRITER_F64, 0.1);
+    gguf_writer_text(w, "text", "");
+    gguf_writer_string(w, "zero", "a\0b", 3);
+    gguf_writer_array(w, "texts", GGUF_WRITER_STRING, 2);
+    gguf_writer_text(w, NULL, "one");
+    gguf_writer_text(w, NULL, "two");
+    gguf_writer_raw(w, "raw", 3, GGUF_WRITER_ARRAY, GGUF_WRITER_U8, 3, "\1\2\3", 3);
+    gguf_writer_array(w, "none", GGUF_WRITER_F64, 0);
+    gguf_writer_tensor(w, "b", 24, one, 1, 5);
+    gguf_writer_tensor(w, "a", 25, two, 2, 12);
+    gguf_writer_begin(w);
+    gguf_writer_data(w, data, 2);
+    gguf_writer_data(w, data + 2, 3);
+    gguf_writer_data(w, data, 12);
+    return gguf_writer_end(w);
+}
+
+static void check_everything(const memory_sink *m, uint64_t size) {
+    model_file_options options;
+    transformer_error error;
+    model_file_value v;
+    model_file_stored_tensor t;
+    model_file_string s;
+    double d;
+    int64_t n;
+    size_t at = 0;
+    memset(&options, 0, sizeof options);
+    options.only_look = 1;
+    model_file *f = model_file_open_memory(m->data, m->size, &options, &error);
+    CHECK(f != NULL && size == m->size && m->size % 64 == 0);
+    if (!f) return;
+    CHECK(model_file_find(f, "least.1", &v) && v.type == 1 && model_file_int(&v, 0, &n) &&
+          n == -128);
+    CHECK(model_file_find(f, "most.2", &v) && v.n == 2 && model_file_int(&v, 0, &n) && n == 65535);
+    CHECK(model_file_find(f, "least.11", &v) && model_file_int(&v, 0, &n) && n == INT64_MIN);
+    CHECK(model_file_find(f, "most.4", &v) && model_file_int(&v, 0, &n) && n == UINT32_MAX);
+    CHECK(model_file_find(f, "f32", &v) && model_file_float(&v, 0, &d) && d == (double)0.1f);
+    CHECK(model_file_find(f, "f64", &v) && model_file_float(&v, 0, &d) && d == 0.1);
+    CHECK(model_file_find(f, "zero", &v) && model_file_next_string(&v, &at, &s) && s.length == 3);
+    at = 0;
+    CHECK(model_file_find(f, "texts", &v) && model_file_next_string(&v, &at, &s) &&
+          model_file_next_string(&v, &at, &s) && memcmp(s.text, "two", 3) == 0);
+    CHECK(model_file_find(f, "raw", &v) && v.n == 3 && v.data[2] == 3);
+    CHECK(model_file_find(f, "none", &v) && v.n == 0);
+    CHECK(model_file_stored(f, 0, &t) && t.name.text[0] == 'a' && t.dims[0] == 2 && t.dims[1] == 3);
+    CHECK(((const unsigned char *)t.data)[9] == 10 &&
+          ((size_t)((const unsigned char *)t.data - m->data)) % 64 == 0);
+    CHECK(model_file_stored(f, 1, &t) && t.name.text[0] == 'b' && t.bytes == 5);
+    model_file_close(f);
+}
+
+#define REFUSED(text, call)                                                                        \
+    do {                                                                                           \
+        gguf_writer *w = start(&m, sizeof m.data);                                                 \
+        CHECK(gguf_writer_int(w, "k", GGUF_WRITER_U8, 1) == GGUF_WRITER_OK);                       \
+        CHECK((call) == GGUF_WRITER_ARGUMENT && strstr(gguf_writer_error(w), text));               \
+        CHECK(gguf_writer_begin(w) == GGUF_WRITER_ARGUMENT && m.size == 0);                        \
+        gguf_writer_free(w);                                                                       \
+    } while (0)
+
+static void test_writer(void) {
+    static memory_sink m;
+    static const uint64_t dims[4] = {4, 0, 0, 0};
+    gguf_writer *writer = start(&m, sizeof m.data);
+    CHECK(write_everything(writer) == GGUF_WRITER_OK && !*gguf_writer_error(writer));
+    check_everything(&m, gguf_writer_size(writer));
+    gguf_writer_free(writer);
+    size_t whole = m.size;
+    for (size_t limit = 0; limit < whole; limit++) { /* a sink that fails after any byte */
+        writer = start(&m, limit);
+        CHECK(write_everything(writer) == GGUF_WRITER_WRITE && *gguf_writer_error(writer));
+        gguf_writer_free(writer);
+    }
+    REFUSED("twice", gguf_writer_text(w, "k", "again"));
+    REFUSED("no value", gguf_writer_int(w, "x", GGUF_WRITER_U8, 256));
+    REFUSED("no value", gguf_writer_int(w, "x", GGUF_WRITER_BOOL, 2));
+    REFUSED("type", gguf_writer_int(w, "x", GGUF_WRITER_F32, 2));
+    REFUSED("type", gguf_writer_float(w, "x", GGUF_WRITER_U8, 2));
+    REFUSED("without an array", gguf_writer_text(w, NULL, "x"));
+    REFUSED("last 1 elements",
+            (gguf_writer_array(w, "x", GGUF_WRITER_U8, 1), gguf_writer_text(w, "y", "")));
+    REFUSED("another type",
+            (gguf_writer_array(w, "x", GGUF_WRITER_U8, 1), gguf_writer_text(w, NULL, "")));
+    REFUSED("last elements", (gguf_writer_array(w, "x", GGUF_WRITER_U8, 1), gguf_writer_begin(w)));
+    REFUSED("array", gguf_writer_array(w, "x", GGUF_WRITER_ARRAY, 1));
+    REFUSED("long", gguf_writer_text(w, "", "x"));
+    REFUSED("power of two", gguf_writer_alignment(w, 48));
+    REFUSED("1 to 64", gguf_writer_tensor(w, "", 0, dims, 1, 16));
+    REFUSED("wrong", gguf_writer_tensor(w, "t", 0, dims, 5, 16));
+    REFUSED("wrong", gguf_writer_tensor(w, "t", 0, dims, 1, 0));
+    REFUSED("twice", (gguf_writer_tensor(w, "t", 0, dims, 1, 16),
+                      gguf_writer_tensor(w, "t", 0, dims, 1, 16)));
+    writer = start(&m, sizeof m.data);
+    gguf_writer_tensor(writer, "t", 0, dims, 1, 16);
+    CHECK(gguf_writer_begin(writer) == GGUF_WRITER_OK);
+    CHECK(gguf_writer_data(writer, dims, 12) == GGUF_WRITER_OK);
+    CHECK(gguf_writer_end(writer) == GGUF_WRITER_ARGUMENT); /* 4 bytes are missing */
+    gguf_writer_free(writer);
+    writer = start(&m, sizeof m.data);
+    gguf_writer_tensor(writer, "t", 0, dims, 1, 16);
+    CHECK(gguf_writer_begin(writer) == GGUF_WRITER_OK);
+    CHECK(gguf_writer_data(writer, dims, 17) == GGUF_WRITER_ARGUMENT);
+    gguf_writer_free(writer);
+    CHECK(gguf_writer_end(NULL) == GGUF_WRITER_ARGUMENT && *gguf_writer_error(NULL));
+    gguf_writer_free(NULL);
+    GROUP("gguf_writer.h: every type, every refusal, a sink that fails anywhere");
+}
+
+int main(void) {
+    test_writer();
+    test_against_llama();
+    test_goldens();
+    test_copy();
+    test_types();
+    test_tokenizers();
+    test_toy();
+    test_refusals();
+    test_numbers();
+    test_full_disk();
+    remove(OUT);
+    remove(SECOND);
+    remove(MADE);
+    return test_finish();
+}

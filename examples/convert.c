@@ -47,7 +47,7 @@ typedef struct arguments {
 /* A stretch of a tensor's rows in the source. */
 typedef struct source_piece {
     const unsigned char *data;
-    uint64_t rows, cols;
+    uint64_t rows, cols, bytes;
     int dtype;    /* transformer_dtype, or -1: can only be copied */
     int head;     /* > 0: in each group of so many rows, */
     int rotates;  /* the first of them come interleaved: 0, n/2, 1, n/2 + 1, ... */
@@ -242,17 +242,13 @@ static int write_bytes(conversion *c, const unsigned char *data, uint64_t size) 
     return 1;
 }
 
-/* Bytes of data that a piece becomes. */
-static uint64_t piece_bytes(const output_tensor *t, const source_piece *p) {
-    size_t k;
-    for (k = 0; k < (size_t)MFI_N_TYPES; k++)
-        if (mfi_types[k].gguf == t->type)
-            return p->cols / (uint64_t)mfi_types[k].block * (uint64_t)mfi_types[k].bytes * p->rows;
-    return 0;
-}
-
 static int is_copied(const output_tensor *t, const source_piece *p) {
     return p->head == 0 && !p->plus_one && (p->dtype < 0 || p->dtype == t->type);
+}
+
+/* Bytes of data that a piece becomes. */
+static uint64_t piece_bytes(const output_tensor *t, const source_piece *p) {
+    return is_copied(t, p) ? p->bytes : p->rows * quantize_row_size(t->type, (size_t)p->cols);
 }
 
 static int list_tensors(conversion *c) {
@@ -340,10 +336,13 @@ static int plan_stored(conversion *c, const mfi_tensor *stored, output_tensor *t
         return fail(c, "tensor '%.*s...': its name is too long, or has a zero in it",
                     mfi_show_name(stored), stored->name);
     snprintf(t->name, sizeof t->name, "%.*s", (int)stored->name_length, stored->name);
-    t->type = mfi_types[stored->type].gguf;
+    if (stored->bytes == 0)
+        return fail(c, "tensor '%s': type number %ld is not known", t->name, (long)stored->gguf);
+    t->type = stored->gguf;
     t->n_dims = stored->n_dims;
     t->n_pieces = 1;
     p->data = stored->data;
+    p->bytes = stored->bytes;
     p->dtype = mfi_types[stored->type].dtype;
     p->rows = 1;
     for (i = 0; i < t->n_dims; i++) t->dims[i] = stored->dims[t->n_dims - 1 - i];
@@ -358,13 +357,14 @@ static int count_layers(conversion *c, int *n_layers) {
     char key[64];
     model_file_value v;
     int64_t n = 0;
-    const char *arch = model_file_get_info(c->in)->family;
+    const char *arch = c->in->info.family;
     size_t i, count = sizeof mfi_gguf_archs / sizeof *mfi_gguf_archs;
     for (i = 0; i < count && strcmp(arch, mfi_gguf_archs[i].name) != 0;) i++;
     if (i == count)
         return fail(c, "general.architecture '%s': which of its tensors to convert is not known",
                     arch);
     snprintf(key, sizeof key, "%s.block_count", arch);
+    memset(&v, 0, sizeof v);
     if (!model_file_find(c->in, key, &v) || !model_file_int(&v, 0, &n) || n < 0 || n > 1 << 20)
         return fail(c, "%s is missing or no count", key);
     *n_layers = (int)n;
@@ -703,6 +703,7 @@ static source_piece make_piece(const conversion *c, const transformer_tensor *t,
     p.dtype = t->dtype;
     p.rows = (uint64_t)t->rows;
     p.cols = (uint64_t)t->cols;
+    p.bytes = p.rows * transformer_row_size(t->dtype, t->cols);
     p.plus_one = from->norm_plus_one && is_norm_weight(role);
     if (is_query_or_key(role) && from->rope[0].pairing != c->config->rope[0].pairing) {
         p.head = c->config->head_dim;
@@ -778,6 +779,7 @@ static int plan_factors(conversion *c, const char *name, int which) {
     t->pieces[0].data = (const unsigned char *)out;
     t->pieces[0].dtype = TRANSFORMER_F32;
     t->pieces[0].rows = 1;
+    t->pieces[0].bytes = (uint64_t)n * sizeof *out;
     return 1;
 }
 
@@ -858,6 +860,8 @@ static int check_rope(conversion *c, const transformer_rope *a, const transforme
     if (a->pairing != b->pairing) return differs(c, "rope.pairing", a->pairing, b->pairing);
     if (!close_to(a->attention_factor, b->attention_factor))
         return differs(c, "rope.attention_factor", a->attention_factor, b->attention_factor);
+    memset(&x, 0, sizeof x);
+    memset(&y, 0, sizeof y);
     tfi_resolve_rope(&x, a, length);
     tfi_resolve_rope(&y, b, length);
     for (i = 0; i < x.pairs; i++)
@@ -909,7 +913,7 @@ static int check_model(conversion *c) {
     size_t header, i;
     uint64_t size = gguf_writer_size(c->out);
     const void *data = gguf_writer_header(c->out, &header);
-    unsigned char *image = size <= SIZE_MAX ? (unsigned char *)calloc((size_t)size, 1) : NULL;
+    unsigned char *image = size < SIZE_MAX ? (unsigned char *)calloc((size_t)size + 1, 1) : NULL;
     transformer_error error;
     model_file *file;
     int ok = 0;
@@ -993,21 +997,36 @@ static void put_types(conversion *c, const tokenizer *t) {
     }
 }
 
+/* The two parts of a merge with `between` between them, to be freed; NULL = not enough memory. */
+static char *join_merge(const tokenizer *t, int i, const char *between, size_t *size) {
+    int left = 0, right = 0, a = 0, b = 0;
+    size_t n = strlen(between);
+    const char *x, *y;
+    char *both;
+    tokenizer_merge(t, i, &left, &right);
+    x = tokenizer_piece(t, left, &a);
+    y = tokenizer_piece(t, right, &b);
+    *size = (size_t)a + n + (size_t)b;
+    if ((both = (char *)calloc(*size + 1, 1)) == NULL || !x || !y) return both;
+    memcpy(both, x, (size_t)a);
+    memcpy(both + a, between, n);
+    memcpy(both + (size_t)a + n, y, (size_t)b);
+    return both;
+}
+
 /* A list of merges puts the earlier first, scores the higher: a piece scores by the first merge
  * that makes it. */
 static int put_scores(conversion *c, const tokenizer *t) {
-    int id, i, n = c->config->vocab_size, left, right, a, b;
-    float *scores = (float *)malloc((size_t)n * sizeof *scores);
+    int id, i, n = c->config->vocab_size;
+    size_t size;
+    char *both;
+    float *scores = (float *)malloc(((size_t)n + 1) * sizeof *scores);
     if (!scores) return fail(c, "not enough memory for the tokens' scores");
-    for (id = 0; id < n; id++) scores[id] = (float)tokenizer_score(t, id);
-    for (id = 0; id < n && tokenizer_model(t) == TOKENIZER_BPE; id++) scores[id] = -1e9f;
-    for (i = tokenizer_n_merges(t) - 1; i >= 0 && tokenizer_merge(t, i, &left, &right) == 0; i--) {
-        const char *x = tokenizer_piece(t, left, &a), *y = tokenizer_piece(t, right, &b);
-        char *both = (char *)malloc((size_t)a + (size_t)b + 1);
-        if (!both) break;
-        memcpy(both, x, (size_t)a);
-        memcpy(both + a, y, (size_t)b);
-        id = tokenizer_find(t, both, (size_t)a + (size_t)b);
+    for (id = 0; id < n; id++)
+        scores[id] = tokenizer_model(t) == TOKENIZER_BPE ? -1e9f : (float)tokenizer_score(t, id);
+    for (i = tokenizer_n_merges(t) - 1; i >= 0; i--) {
+        if ((both = join_merge(t, i, "", &size)) == NULL) break;
+        id = tokenizer_find(t, both, size);
         if (id >= 0 && id < n) scores[id] = -(float)i;
         free(both);
     }
@@ -1018,29 +1037,24 @@ static int put_scores(conversion *c, const tokenizer *t) {
 }
 
 static int put_merges(conversion *c, const tokenizer *t) {
-    int i, n = tokenizer_n_merges(t), left, right, a, b;
+    int i, n = tokenizer_n_merges(t);
     gguf_writer_array(c->out, "tokenizer.ggml.merges", GGUF_WRITER_STRING, (uint64_t)n);
-    for (i = 0; i < n && tokenizer_merge(t, i, &left, &right) == 0; i++) {
-        const char *x = tokenizer_piece(t, left, &a), *y = tokenizer_piece(t, right, &b);
-        char *both = (char *)malloc((size_t)a + (size_t)b + 1);
+    for (i = 0; i < n; i++) {
+        size_t size;
+        char *both = join_merge(t, i, " ", &size);
         if (!both) return fail(c, "not enough memory for the merges");
-        memcpy(both, x, (size_t)a);
-        both[a] = ' ';
-        memcpy(both + a + 1, y, (size_t)b);
-        gguf_writer_string(c->out, NULL, both, (size_t)a + (size_t)b + 1);
+        gguf_writer_string(c->out, NULL, both, size);
         free(both);
     }
     return 1;
 }
 
-static void put_vocabulary(conversion *c, const tokenizer *t) {
+static int put_vocabulary(conversion *c, const tokenizer *t) {
     int spm = !tokenizer_byte_level(t);
     gguf_writer_text(c->out, "tokenizer.ggml.model", spm ? "llama" : "gpt2");
     gguf_writer_text(c->out, "tokenizer.ggml.pre", spm ? "default" : tokenizer_pre(t));
-    put_pieces(c, t);
-    if (spm) put_scores(c, t);
+    if (!put_pieces(c, t) || !(spm ? put_scores(c, t) : put_merges(c, t))) return 0;
     put_types(c, t);
-    if (!spm) put_merges(c, t);
     put_token_id(c, "tokenizer.ggml.bos_token_id", tokenizer_bos(t));
     put_token_id(c, "tokenizer.ggml.eos_token_id", tokenizer_eos(t));
     put_token_id(c, "tokenizer.ggml.unknown_token_id", tokenizer_unk(t));
@@ -1053,6 +1067,7 @@ static void put_vocabulary(conversion *c, const tokenizer *t) {
                         tokenizer_adds_space(t));
     if (tokenizer_chat_template(t))
         gguf_writer_text(c->out, "tokenizer.chat_template", tokenizer_chat_template(t));
+    return 1;
 }
 
 /* Do both make the same tokens of this text? */
@@ -1142,24 +1157,16 @@ static int open_tokenizer(conversion *c, tokenizer **t) {
 
 /* Tokens that begin and end a text, from config.json if the tokenizer's files do not say. */
 static int config_token(const conversion *c, const char *key) {
-    char *directory = model_directory(c->arguments->in);
-    transformer_error error;
-    mfi_file file;
-    mfi_span text, value;
+    model_file_value v;
+    mfi_span text;
     const char *at;
     int64_t id = -1;
-    memset(&error, 0, sizeof error);
-    memset(&file, 0, sizeof file);
-    if (directory &&
-        mfi_open_json(directory, "config.json", (size_t)1 << 20, &file, &text, &error)) {
-        if (mfi_json_get(text, key, strlen(key), &value) == 1) {
-            at = value.p;
-            if (*at == '[') mfi_json_next(&at, NULL, &value);
-            if (!mfi_json_integer(value, &id)) id = -1;
-        }
-        mfi_file_close(&file);
-    }
-    free(directory);
+    memset(&v, 0, sizeof v);
+    if (!model_file_find(c->in, key, &v) || v.type != MODEL_FILE_JSON) return -1;
+    text.p = at = (const char *)v.data;
+    text.end = text.p + v.bytes;
+    if (*at == '[') mfi_json_next(&at, NULL, &text);
+    if (!mfi_json_integer(text, &id)) return -1;
     return id >= 0 && id < c->config->vocab_size ? (int)id : -1;
 }
 
@@ -1181,7 +1188,7 @@ static int put_tokenizer(conversion *c, tokenizer **t) {
     if (tokenizer_vocab_size(*t) > c->config->vocab_size)
         note(c, "of the tokenizer's %d tokens only %d are the model's", tokenizer_vocab_size(*t),
              c->config->vocab_size);
-    put_vocabulary(c, *t);
+    if (!put_vocabulary(c, *t)) return 0;
     if (tokenizer_bos(*t) < 0)
         put_token_id(c, "tokenizer.ggml.bos_token_id", config_token(c, "bos_token_id"));
     if (tokenizer_eos(*t) < 0)

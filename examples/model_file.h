@@ -2733,7 +2733,8 @@ MODEL_FILE_API int model_file_find(const model_file *file, const char *key,
     if (!file->json.data) return mfi_key_find(&file->files[0], &file->keys, key, value) > 0;
     for (i = 0, n = strlen(key); i < file->keys.n; i++) {
         mfi_member_at(&file->json, file->keys.at[i], value);
-        if (value->key.length == n && memcmp(value->key.text, key, n) == 0) return 1;
+        if (value->key.text && value->key.length == n && memcmp(value->key.text, key, n) == 0)
+            return 1;
     }
     return 0;
 }

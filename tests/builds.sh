@@ -479,10 +479,19 @@ group_references() {
     if has python3 && python3 -c 'import tokenizers, sentencepiece, gguf' >/dev/null 2>&1; then
         job "tests/make_tokenizers.py check" "${CC:-cc} -O2 examples/tokenize.c -o $out/tokenize -lm && \
             python3 tests/make_tokenizers.py check 1000000 $out/tokenize"
+        job "the gguf package reads what convert writes" converted_files
     else
         skip "no python3 with tokenizers, sentencepiece and gguf"
     fi
-    finish "the ids of tokenizers and sentencepiece"
+    finish "the ids of tokenizers and sentencepiece, the files of gguf"
+}
+
+converted_files() {
+    ${CC:-cc} -O2 $openmp examples/convert.c -o "$out/convert" -lm || return 1
+    for type in f32 bf16 q8_0 q4_0 q4_k_m; do
+        "$out/convert" examples/toy_lm "$out/toy.$type.gguf" --type $type --force || return 1
+    done
+    (cd "$out" && python3 "$OLDPWD/tests/check_gguf.py" toy.f32.gguf toy.bf16.gguf toy.q8_0.gguf toy.q4_0.gguf toy.q4_k_m.gguf)
 }
 
 # Formatting and static analysis differ from version to version: only with the one they were set up for.

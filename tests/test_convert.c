@@ -112,24 +112,19 @@ static void same_metadata(const model_file *theirs, const model_file *ours, cons
     }
 }
 
-static void test_against_llama(void) {
-    char name[64], golden_name[64], path[300], *line;
-    char *index = test_read_file("tests/gguf/index.txt", NULL);
-    CHECK(index != NULL);
-    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n")) {
-        CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
-        snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
-        CHECK(make(golden_path(golden_name), OUT, NULL));
-        model_file *theirs = look(path), *ours = look(OUT);
-        if (theirs && ours) {
-            same_tensors(theirs, ours, name);
-            same_metadata(theirs, ours, name);
-        }
-        model_file_close(theirs);
-        model_file_close(ours);
+static void against_llama(char *line, const void *unused) {
+    char name[64], golden_name[64], path[300];
+    (void)unused;
+    CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
+    snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
+    CHECK(make(golden_path(golden_name), OUT, NULL));
+    model_file *theirs = look(path), *ours = look(OUT);
+    if (theirs && ours) {
+        same_tensors(theirs, ours, name);
+        same_metadata(theirs, ours, name);
     }
-    free(index);
-    GROUP("the tensors and keys of llama.cpp's converter");
+    model_file_close(theirs);
+    model_file_close(ours);
 }
 
 /* ---- the same logits ---- */
@@ -216,58 +211,55 @@ static void check_logits(const char *name) {
     model_file_close(to);
 }
 
-static void test_goldens(void) {
-    char *index = test_read_file("tests/goldens/index.txt", NULL), *line;
+static int n_refused;
+
+static void check_golden(char *line, const void *unused) {
+    const char *reason = NULL;
     arguments a;
-    int n_refused = 0, n = 0;
     memset(&a, 0, sizeof a);
-    CHECK(index != NULL);
-    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n"), n++) {
-        const char *reason = NULL;
-        for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-            if (strcmp(refused[i][0], line) == 0) reason = refused[i][1];
-        remove(OUT);
-        if (!reason) {
-            CHECK(make(golden_path(line), OUT, NULL));
-            check_logits(line);
-            continue;
-        }
-        CHECK(!run(golden_path(line), OUT, NULL, a));
-        if (!strstr(error_text, reason)) fprintf(stderr, "%s: %s\n", line, error_text);
-        CHECK(strstr(error_text, reason) != NULL);
-        CHECK(!is_there(OUT) && !is_there(OUT ".part"));
-        n_refused++;
+    (void)unused;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (strcmp(refused[i][0], line) == 0) reason = refused[i][1];
+    remove(OUT);
+    if (!reason) {
+        CHECK(make(golden_path(line), OUT, NULL));
+        check_logits(line);
+        return;
     }
-    free(index);
-    CHECK(n_same_bits >= 40);
+    CHECK(!run(golden_path(line), OUT, NULL, a));
+    if (!strstr(error_text, reason)) fprintf(stderr, "%s: %s\n", line, error_text);
+    CHECK(strstr(error_text, reason) != NULL);
+    CHECK(!is_there(OUT) && !is_there(OUT ".part"));
+    n_refused++;
+}
+
+static void test_goldens(void) {
+    int n = test_each_line("tests/goldens/index.txt", check_golden, NULL);
+    CHECK(n_same_bits >= 40 && n_refused == (int)(sizeof refused / sizeof *refused));
     GROUP("%d golden models give the same logits, %d of them the same bits; %d are refused by name",
           n - n_refused, n_same_bits, n_refused);
 }
 
 /* ---- GGUF to GGUF, and types ---- */
 
-static void test_copy(void) {
-    char name[64], golden_name[64], path[300], *line;
-    char *index = test_read_file("tests/gguf/index.txt", NULL);
+static void check_copy(char *line, const void *unused) {
+    char name[64], path[300];
     model_file_value v, w;
-    for (line = index ? strtok(index, "\r\n") : NULL; line; line = strtok(NULL, "\r\n")) {
-        CHECK(sscanf(line, "%63s %63s", name, golden_name) == 2);
-        snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
-        CHECK(make(path, OUT, NULL));
-        model_file *a = look(path), *b = look(OUT);
-        if (a && b) {
-            same_tensors(a, b, name);
-            CHECK(model_file_get_info(a)->n_metadata == model_file_get_info(b)->n_metadata);
-            for (size_t i = 0; model_file_metadata(a, i, &v) && model_file_metadata(b, i, &w); i++)
-                CHECK(v.key.length == w.key.length && v.type == w.type && v.bytes == w.bytes &&
-                      memcmp(v.key.text, w.key.text, v.key.length) == 0 &&
-                      memcmp(v.data, w.data, v.bytes) == 0);
-        }
-        model_file_close(a);
-        model_file_close(b);
+    (void)unused;
+    CHECK(sscanf(line, "%63s", name) == 1);
+    snprintf(path, sizeof path, "tests/gguf/%s.gguf", name);
+    CHECK(make(path, OUT, NULL));
+    model_file *a = look(path), *b = look(OUT);
+    if (a && b) {
+        same_tensors(a, b, name);
+        CHECK(model_file_get_info(a)->n_metadata == model_file_get_info(b)->n_metadata);
+        for (size_t i = 0; model_file_metadata(a, i, &v) && model_file_metadata(b, i, &w); i++)
+            CHECK(v.key.length == w.key.length && v.type == w.type && v.bytes == w.bytes &&
+                  memcmp(v.key.text, w.key.text, v.key.length) == 0 &&
+                  memcmp(v.data, w.data, v.bytes) == 0);
     }
-    free(index);
-    GROUP("GGUF to GGUF: the same keys and bytes");
+    model_file_close(a);
+    model_file_close(b);
 }
 
 /* Squared error of all weights of b relative to those of a, which has them in float32. */
@@ -406,7 +398,7 @@ static void same_tokenizer(const tokenizer *a, const tokenizer *b) {
         CHECK(n > 0 && n == m && memcmp(x, y, (size_t)n * sizeof *x) == 0);
     }
     for (int id = 0; id < tokenizer_vocab_size(a); id++) {
-        int n, m, llama2c = tokenizer_kind(a) == TOKENIZER_LLAMA2C;
+        int n = 0, m = 0, llama2c = tokenizer_kind(a) == TOKENIZER_LLAMA2C;
         const char *p = tokenizer_piece(a, id, &n), *q = tokenizer_piece(b, id, &m);
         CHECK(llama2c || (n == m && memcmp(p, q, (size_t)n) == 0));
         if (tokenizer_type(a, id) != TOKENIZER_NORMAL)
@@ -703,9 +695,11 @@ static void test_writer(void) {
 
 int main(void) {
     test_writer();
-    test_against_llama();
+    CHECK(test_each_line("tests/gguf/index.txt", against_llama, NULL) > 0);
+    GROUP("the tensors and keys of llama.cpp's converter");
     test_goldens();
-    test_copy();
+    CHECK(test_each_line("tests/gguf/index.txt", check_copy, NULL) > 0);
+    GROUP("GGUF to GGUF: the same keys and bytes");
     test_types();
     test_tokenizers();
     test_toy();

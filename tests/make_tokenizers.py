@@ -358,11 +358,23 @@ def spm_bytes(pieces, model_type):
     return out + message(2, trainer) + message(3, message(2, tiny_charsmap()) + field(4, 0, None) + b"\1")
 
 
-def tiny_gguf(kind, pieces, merges):
+def gguf_bytes(fill):
+    """The GGUF file whose metadata fill(writer) writes."""
     import gguf
     folder = tempfile.mkdtemp()
     path = folder + "/x.gguf"
     writer = gguf.GGUFWriter(path, "llama")
+    fill(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with open(path, "rb") as f:
+        data = f.read()
+    shutil.rmtree(folder)
+    return data
+
+
+def fill_tiny(writer, kind, pieces, merges):
     writer.add_tokenizer_model(kind)
     if kind == "gpt2":
         vocab = list(tiny_vocab()) + ["<s>"]
@@ -380,21 +392,13 @@ def tiny_gguf(kind, pieces, merges):
         if kind == "t5":
             writer.add_precompiled_charsmap(tiny_charsmap())
     writer.add_chat_template("{{ x }}")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    with open(path, "rb") as f:
-        data = f.read()
-    shutil.rmtree(folder)
-    return data
 
 
-def as_gguf(name, data):
-    """The same vocabulary as a GGUF file would have it."""
-    import gguf
-    folder = tempfile.mkdtemp()
-    path = folder + "/x.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
+def tiny_gguf(kind, pieces, merges):
+    return gguf_bytes(lambda writer: fill_tiny(writer, kind, pieces, merges))
+
+
+def fill_vocabulary(writer, name, data):
     if name.startswith("spm"):
         proto = sentencepiece_model_pb2().ModelProto.FromString(data)
         unigram = proto.trainer_spec.model_type == 1
@@ -418,13 +422,11 @@ def as_gguf(name, data):
         writer.add_token_list([tokens[i] for i in range(len(tokens))])
         writer.add_token_types([1 if i not in added else 3 if added[i]["special"] else 4 for i in range(len(tokens))])
         writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in data["model"]["merges"]])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    with open(path, "rb") as f:
-        result = f.read()
-    shutil.rmtree(folder)
-    return result
+
+
+def as_gguf(name, data):
+    """The same vocabulary as a GGUF file would have it."""
+    return gguf_bytes(lambda writer: fill_vocabulary(writer, name, data))
 
 
 GGUF_TOO = ["llama3", "gpt4o", "gpt2", "deepseek_coder", "spm_bpe", "spm_unigram"]

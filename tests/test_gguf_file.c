@@ -6,20 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "allocator.h"
-
-#define TRANSFORMER_IMPLEMENTATION
-#include "transformer.h"
-#define malloc counted_malloc
-#define calloc counted_calloc
-#define realloc counted_realloc
-#define free counted_free
-#define MODEL_FILE_IMPLEMENTATION
-#include "../examples/model_file.h"
-#undef malloc
-#undef calloc
-#undef realloc
-#undef free
+#include "counted_model_file.h"
 #include "files.h"
 #include "gguf_writer.h"
 #include "runs.h"
@@ -290,6 +277,24 @@ static void change(const char *without, const char *without_tensor) {
     model_file_close(file);
 }
 
+/* The file in w runs and gives these logits. */
+static void must_give(const float *before) {
+    static float after[256];
+    transformer_error error;
+    model_file *file = open_or_die(w.bytes, w.n);
+    CHECK(runs(file, after, 0, &error));
+    CHECK(memcmp(before, after, (size_t)model_file_config(file)->vocab_size * sizeof *after) == 0);
+    model_file_close(file);
+}
+
+/* llama.feed_forward_length as a list. */
+static void change_widths(int n, int first, int step) {
+    change("llama.feed_forward_length", "");
+    key_array("llama.feed_forward_length", MODEL_FILE_I32, (uint64_t)n);
+    for (int l = 0; l < n; l++) put_int((uint64_t)(first + l * step), 4);
+    end();
+}
+
 static void test_keys(void) {
     static const char *const required[] = {
         "llama.block_count",          "llama.context_length",
@@ -299,7 +304,7 @@ static void test_keys(void) {
     static const char *const refused[] = {
         "llama.attention.sliding_window", "llama.expert_count", "llama.new_thing",
         "llama.attention.scale",          "llama.logit_scale",  "llama.rope.dimension_sections"};
-    static float before[256], after[256];
+    static float before[256];
     transformer_error error;
     size_t i;
     model_file *file = open_or_die(good, n_good);
@@ -327,28 +332,13 @@ static void test_keys(void) {
     key_int("other.new_thing", MODEL_FILE_U32, 9, 4);
     end();
     must_survive(w.bytes, w.n, "harmless keys");
-    file = open_or_die(w.bytes, w.n);
-    CHECK(runs(file, after, 0, &error));
-    CHECK(memcmp(before, after, (size_t)c.vocab_size * sizeof *after) == 0);
-    model_file_close(file);
+    must_give(before);
     /* a list with the same number for each layer is that number; other lists do not fit the tensors */
-    change("llama.feed_forward_length", "");
-    key_array("llama.feed_forward_length", MODEL_FILE_I32, (uint64_t)c.n_layers);
-    for (int l = 0; l < c.n_layers; l++) put_int((uint64_t)c.mlp_dim, 4);
-    end();
-    file = open_or_die(w.bytes, w.n);
-    CHECK(runs(file, after, 0, &error));
-    CHECK(memcmp(before, after, (size_t)c.vocab_size * sizeof *after) == 0);
-    model_file_close(file);
-    change("llama.feed_forward_length", "");
-    key_array("llama.feed_forward_length", MODEL_FILE_I32, (uint64_t)c.n_layers);
-    for (int l = 0; l < c.n_layers; l++) put_int((uint64_t)(c.mlp_dim - l), 4);
-    end();
+    change_widths(c.n_layers, c.mlp_dim, 0);
+    must_give(before);
+    change_widths(c.n_layers, c.mlp_dim, -1);
     must_fail(w.bytes, w.n, "a list", "blk.1.ffn_", "shape");
-    change("llama.feed_forward_length", "");
-    key_array("llama.feed_forward_length", MODEL_FILE_I32, 1);
-    put_int((uint64_t)c.mlp_dim, 4);
-    end();
+    change_widths(1, c.mlp_dim, 0);
     must_fail(w.bytes, w.n, "a short list", "llama.feed_forward_length", "each layer");
     change("", "blk.1.ffn_down.weight");
     end();

@@ -3,19 +3,7 @@
  * Makes small model files in a temporary directory, opens them, and then spoils them in every way
  * that a damaged or malicious file may be spoilt.  What is asked for is always the same: an error
  * that says where, or a model that works.  Run it under -fsanitize=address,undefined. */
-#include "allocator.h"
-#define TRANSFORMER_IMPLEMENTATION
-#include "../transformer.h"
-#define malloc counted_malloc
-#define calloc counted_calloc
-#define realloc counted_realloc
-#define free counted_free
-#define MODEL_FILE_IMPLEMENTATION
-#include "../examples/model_file.h"
-#undef malloc
-#undef calloc
-#undef realloc
-#undef free
+#include "counted_model_file.h"
 #include "files.h"
 #include "runs.h"
 

@@ -6,25 +6,9 @@
 #define SAMPLER_IMPLEMENTATION
 #include "../examples/sampler.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "test.h"
 
 enum { MAX_N = 1000 };
-
-static int passed, failed, wrong; /* wrong: failed checks of the present group */
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition) && wrong++ < 5) printf("  line %d: %s\n", __LINE__, #condition);          \
-    } while (0)
-
-static void end_group(const char *name) {
-    printf("%s %s\n", wrong ? "FAIL" : "ok  ", name);
-    wrong ? failed++ : passed++;
-    wrong = 0;
-}
 
 static uint32_t random_state = 12345;
 
@@ -96,7 +80,7 @@ static void test_generator(void) {
                                         0x83d2f293, 0xbfa4784b, 0xcbed606e};
     sampler s = make(1, 0, 0, 42);
     for (int i = 0; i < 6; i++) CHECK(sampler_random(&s) == expected[i]);
-    end_group("the generator is PCG32");
+    GROUP("the generator is PCG32");
 }
 
 static void test_options(void) {
@@ -133,7 +117,7 @@ static void test_options(void) {
             *fields[option] = i < 2 ? wrong_values[option][i] : i == 2 ? NAN : right_values[option];
             CHECK(sampler_init(&s, &bad) == (i < 3 ? -1 : 0));
         }
-    end_group("impossible options are refused");
+    GROUP("impossible options are refused");
 }
 
 static void test_greedy(void) {
@@ -146,7 +130,7 @@ static void test_greedy(void) {
         CHECK(sampler_sample(&s, logits, n, NULL) == best);
     }
     CHECK(s.state == before.state);
-    end_group("greedy: the largest logit, the lowest id among equals, no random number");
+    GROUP("greedy: the largest logit, the lowest id among equals, no random number");
 }
 
 static void test_nothing_to_choose(void) {
@@ -164,7 +148,7 @@ static void test_nothing_to_choose(void) {
         logits[2] = -3e38f;
         CHECK(sampler_sample(&s, logits, 4, scratch) == 2);
     }
-    end_group("nothing to choose from is reported");
+    GROUP("nothing to choose from is reported");
 }
 
 static void check_candidates(const float *logits, int n, float temperature, int top_k,
@@ -216,7 +200,7 @@ static void test_candidates(void) {
                     check_candidates(logits, sizes[size], temperatures[t], top_ks[k], top_ps[p]);
                     CHECK(memcmp(copy, logits, (size_t)sizes[size] * sizeof(float)) == 0);
                 }
-    end_group("temperature, top-k, top-p equal the plain version in double precision");
+    GROUP("temperature, top-k, top-p equal the plain version in double precision");
 }
 
 /* ---- min-p and typical: the plain version knows how near its decisions were ---- */
@@ -315,7 +299,7 @@ static void test_filters(void) {
                     rounds++;
                 }
     CHECK(clear > rounds * 8 / 10);
-    end_group("min-p and typical, after top-k and top-p, equal the plain version");
+    GROUP("min-p and typical, after top-k and top-p, equal the plain version");
 }
 
 static void test_bias(void) {
@@ -335,7 +319,7 @@ static void test_bias(void) {
     }
     CHECK(sampler_bias(logits, 4, NULL, 1) == -1 && sampler_bias(NULL, 4, bias, 1) == -1);
     CHECK(memcmp(before, logits, sizeof before) == 0);
-    end_group("bias");
+    GROUP("bias");
 }
 
 static void check_penalties(const sampler_options *o, int n, int n_history) {
@@ -387,7 +371,7 @@ static void test_penalties(void) {
     CHECK(sampler_penalize(&s, logits, 3, NULL, 0, NULL) == 0);
     CHECK(logits[0] + logits[1] + logits[2] > 5.999f && logits[2] > 2.999f);
     CHECK(sampler_penalize(&s, logits, 3, bad[0], 1, scratch) == 0 && logits[0] < 0.001f);
-    end_group("repetition, presence and frequency penalties equal the plain version");
+    GROUP("repetition, presence and frequency penalties equal the plain version");
 }
 
 /* Pearson's chi-square of the draws stays below the value that one run in ten thousand exceeds
@@ -435,7 +419,7 @@ static void test_draws(void) {
         o.seed += 100 * (i % 2);
         check_draws(&o);
     }
-    end_group("draws have the right frequencies (chi-square)");
+    GROUP("draws have the right frequencies (chi-square)");
 }
 
 static void test_streams(void) {
@@ -454,7 +438,7 @@ static void test_streams(void) {
     for (int i = 0; i < 100; i++)
         CHECK(sampler_sample(&a, logits, 50, scratch) ==
               sampler_sample(&fork, logits, 50, scratch));
-    end_group("the same seed draws the same, a copy forks the stream");
+    GROUP("the same seed draws the same, a copy forks the stream");
 }
 
 int main(void) {
@@ -468,6 +452,5 @@ int main(void) {
     test_penalties();
     test_draws();
     test_streams();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed > 0;
+    return test_finish();
 }

@@ -9,25 +9,9 @@
 #define TOKENIZER_IMPLEMENTATION
 #include "../examples/tokenizer.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "test.h"
 
 enum { MAX_TEXT = 2000, MAX_FILE = 1 << 16 };
-
-static int passed, failed, skipped, wrong; /* wrong: failed checks of the present group */
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition) && wrong++ < 5) printf("  line %d: %s\n", __LINE__, #condition);          \
-    } while (0)
-
-static void end_group(const char *name) {
-    printf("%s %s\n", wrong ? "FAIL" : "ok  ", name);
-    wrong ? failed++ : passed++;
-    wrong = 0;
-}
 
 static uint32_t random_state = 2463534242u;
 
@@ -229,7 +213,7 @@ static void test_naive(void) {
             check_encoding(t, &file, text, random_text(text, 200, i % 2));
         tokenizer_close(t);
     }
-    end_group("encoding equals the naive quadratic version");
+    GROUP("encoding equals the naive quadratic version");
 }
 
 /* Decodes tokens one by one into out; checks that every step writes whole characters. */
@@ -274,7 +258,7 @@ static void test_round_trip(void) {
     CHECK(tokenizer_encode(t, "", 0, TOKENIZER_BOS, tokens, 1, &error) == 1 && tokens[0] == 1);
     CHECK(tokenizer_encode(t, "", 0, 0, tokens, 0, &error) == 0);
     tokenizer_close(t);
-    end_group("decoding gives the text back");
+    GROUP("decoding gives the text back");
 }
 
 /* Feeds bytes as byte tokens (behind an 'a', so that nothing is stripped). */
@@ -311,7 +295,7 @@ static void test_stream(void) {
     CHECK(tokenizer_decode(t, &stream, n, step) == -1);
     CHECK(tokenizer_piece(t, n, &n) == NULL);
     tokenizer_close(t);
-    end_group("decoding writes only whole characters");
+    GROUP("decoding writes only whole characters");
 }
 
 static void test_long_text(void) {
@@ -332,7 +316,7 @@ static void test_long_text(void) {
     free(text);
     free(tokens);
     free(out);
-    end_group("a long text");
+    GROUP("a long text");
 }
 
 static int refused(const bytes *b, size_t size, int vocab_size) {
@@ -375,7 +359,7 @@ static void test_broken_files(void) {
     CHECK(tokenizer_open("there/is/no/such.file", 0, &error) == NULL && error.text[0] != '\0');
     CHECK(tokenizer_open(".", 0, &error) == NULL && error.text[0] != '\0');
     CHECK(tokenizer_open("there/is/no/such.file", 0, NULL) == NULL);
-    end_group("broken files are refused with a reason");
+    GROUP("broken files are refused with a reason");
 }
 
 static void test_mutations(void) {
@@ -403,7 +387,7 @@ static void test_mutations(void) {
         free(data);
     }
     CHECK(opened > 1000);
-    end_group("files with random bytes changed do no harm");
+    GROUP("files with random bytes changed do no harm");
 }
 
 /* ---- real vocabularies ---- */
@@ -422,8 +406,7 @@ static char *read_data(const char *name, size_t *size) {
 }
 
 static void skip(const char *name, const char *file) {
-    printf("SKIP %s: no %s in TRANSFORMER_DATA or ../shared/data\n", name, file);
-    skipped++;
+    SKIP("%s: no %s in TRANSFORMER_DATA or ../shared/data", name, file);
 }
 
 static void test_tok512(void) {
@@ -457,7 +440,7 @@ static void test_tok512(void) {
     }
     tokenizer_close(t);
     free(data);
-    end_group(name);
+    GROUP("%s", name);
 }
 
 /* Ids that Meta's tokenizer gives, as published with llama2.c (test.c), BOS first. */
@@ -494,7 +477,7 @@ static void test_llama2(void) {
     }
     tokenizer_close(t);
     free(data);
-    end_group(name);
+    GROUP("%s", name);
 }
 
 /* The texts and ids of one vocabulary: a line of ids per text. */
@@ -505,14 +488,15 @@ static void check_texts(const tokenizer *t, char *text, char *line) {
     while (*line) {
         char *end = strstr(text, separator);
         size_t length = end ? (size_t)(end - text) : strlen(text);
-        int n = tokenizer_encode(t, text, length, 0, tokens, 1024, NULL), count = 0, before = wrong;
+        int n = tokenizer_encode(t, text, length, 0, tokens, 1024, NULL), count = 0,
+            before = test_failed;
         for (; *line && *line != '\n'; count++) {
             long id = strtol(line, &line, 10);
             CHECK(count < n && tokens[count] == id);
             line += strspn(line, " ");
         }
         CHECK(count == n);
-        if (wrong > before) printf("  text %d: '%.*s'\n", n_texts, (int)length, text);
+        if (test_failed > before) printf("  text %d: '%.*s'\n", n_texts, (int)length, text);
         line += *line == '\n';
         text += length + (end ? strlen(separator) : 0);
         n_texts++;
@@ -538,7 +522,7 @@ static void test_llama_cpp(const char *vocabulary, const char *stem) {
         CHECK(t != NULL);
         if (t) check_texts(t, texts, ids);
         tokenizer_close(t);
-        end_group(name);
+        GROUP("%s", name);
     }
     free(data);
     free(texts);
@@ -559,8 +543,5 @@ int main(void) {
     test_llama_cpp("vocab/gpt-2.gguf", "gpt-2");
     test_llama_cpp("vocab/falcon.gguf", "falcon");
     test_llama_cpp("vocab/deepseek-llm.gguf", "deepseek-llm");
-    printf("%d passed, %d failed", passed, failed);
-    if (skipped) printf(", %d skipped", skipped);
-    printf("\n");
-    return failed > 0;
+    return test_finish();
 }

@@ -344,6 +344,8 @@ group_sanitizers() {
         tests_run "address" "$cc -O1 -g -pthread -fsanitize=address -fno-omit-frame-pointer" "" $kernels
         # shellcheck disable=SC2086
         tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels formats math
+        tests_run "address, files read instead of mapped" \
+            "$cc -O1 -g -DTRANSFORMER_NO_SIMD -DMODEL_FILE_NO_MMAP $flags" "" model_file
         include_run "address and undefined" "$cc -O1 -g $flags" "" "$(best_isa)"
         if openmp_works "$cc"; then
             tests_run "undefined and OpenMP, scalar" \

@@ -29,6 +29,7 @@ static const char usage[] =
     "  --batch B          B sequences in one pass (default 1)\n"
     "  -r REPEATS         (default 5)\n"
     "  --json             one JSON object in place of the table\n"
+    "  --profile          also where the time of a pass goes, step by step\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
     "  --kv f32|f16       type of the KV cache\n"
@@ -39,18 +40,22 @@ enum { MAX_REPEATS = 1000 };
 typedef struct arguments {
     const char *model, *shape;
     int dtype; /* of a shape's matrices */
-    int prefill, decode, depth, batch, repeats, json;
+    int prefill, decode, depth, batch, repeats, json, profile;
     transformer_options options;
 } arguments;
 
+/* The steps of a pass, as --profile tells them apart. */
+enum { NORMS, QKV, ROPE, ATTENTION, ATTN_OUT, MLP_UP, MLP_DOWN, PACKING, HEAD, OTHER, N_STEPS };
+
 /* What is measured. */
 typedef struct subject {
-    model_file *file;    /* NULL for a shape */
-    void *weights;       /* a shape's, to be freed */
-    int dtype;           /* of the matrices */
-    double weight_bytes; /* that one pass over the model reads */
-    double layer_ops;    /* of all layers' matrix products, per token */
-    double head_ops;     /* of the head, per token with logits */
+    model_file *file;                              /* NULL for a shape */
+    void *weights;                                 /* a shape's, to be freed */
+    int dtype;                                     /* of the matrices */
+    double weight_bytes;                           /* that one pass over the model reads */
+    double layer_ops;                              /* of all layers' matrix products, per token */
+    double head_ops;                               /* of the head, per token with logits */
+    double step_ops[N_STEPS], step_bytes[N_STEPS]; /* the same by step */
     transformer_model *model;
     transformer_workspace *work;
     transformer_sequence *sequences; /* [batch] */
@@ -94,6 +99,7 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
         else if (is_option(argv, &i, "--dtype"))
             a->dtype = parse_dtype(option_value(argc, argv, &i));
         else if (is_option(argv, &i, "--json")) a->json = 1;
+        else if (is_option(argv, &i, "--profile")) a->profile = 1;
         else if (name[0] != '-' && a->model == NULL) a->model = name;
         else if (!library_option(argc, argv, &i, &a->options)) die("unknown argument '%s'", name);
     }
@@ -409,6 +415,21 @@ static void make_random_model(subject *s, const arguments *a, int context) {
 
 /* ---- what a pass costs ---- */
 
+static int step_of_role(int role) {
+    switch (role) {
+    case TRANSFORMER_Q:
+    case TRANSFORMER_K:
+    case TRANSFORMER_V: return QKV;
+    case TRANSFORMER_ATTN_OUT: return ATTN_OUT;
+    case TRANSFORMER_MLP_GATE:
+    case TRANSFORMER_MLP_UP: return MLP_UP;
+    case TRANSFORMER_MLP_DOWN: return MLP_DOWN;
+    case TRANSFORMER_EMBEDDING:
+    case TRANSFORMER_HEAD: return HEAD;
+    default: return OTHER;
+    }
+}
+
 static void count_weights(subject *s, const arguments *a) {
     const transformer_config *config = transformer_model_config(s->model);
     int head = config->tied ? TRANSFORMER_EMBEDDING : TRANSFORMER_HEAD;
@@ -427,6 +448,10 @@ static void count_weights(subject *s, const arguments *a) {
                 s->layer_ops += 2.0 * rows * cols;
             if (role == head || role > TRANSFORMER_POSITION_EMBEDDING)
                 s->weight_bytes += rows * width;
+            if (rows > 1 && (role == head || role > TRANSFORMER_POSITION_EMBEDDING)) {
+                s->step_ops[step_of_role(role)] += 2.0 * rows * cols;
+                s->step_bytes[step_of_role(role)] += rows * width;
+            }
         }
     }
 }
@@ -656,6 +681,93 @@ static void print_json(const subject *s, const arguments *a, const results *r) {
            r->bandwidth, r->arithmetic, s->weight_bytes, r->peak_memory);
 }
 
+/* ---- where the time goes ----
+ *
+ * With options.parallel each group of steps is one call of ours, so we can time it; what we are
+ * handed is the library's own description of the group. */
+typedef struct profile {
+    int n_threads;
+    double start, end, time[N_STEPS]; /* seconds */
+} profile;
+
+static int step_of_group(const tfi_group *g) {
+    static const struct {
+        tfi_step_function *run;
+        int step;
+    } table[] = {
+        {tfi_step_qkv, QKV},           {tfi_step_rotate, ROPE},     {tfi_step_attention, ATTENTION},
+        {tfi_step_attn_out, ATTN_OUT}, {tfi_step_mlp_up, MLP_UP},   {tfi_step_mlp_down, MLP_DOWN},
+        {tfi_step_head, HEAD},         {tfi_step_attn_norm, NORMS}, {tfi_step_mlp_norm, NORMS},
+        {tfi_step_final_norm, NORMS},  {tfi_step_mlp_add, NORMS},   {tfi_step_attn_add, NORMS},
+        {tfi_step_pack_h, PACKING},    {tfi_step_pack_z, PACKING},  {tfi_step_pack_mlp, PACKING},
+        {tfi_step_pack_out, PACKING}};
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        for (int at = g->first; at < g->last; at++)
+            if (g->steps[at].run == table[i].run &&
+                (g->steps[at].conditions & g->traits) == g->steps[at].conditions)
+                return table[i].step;
+    return OTHER;
+}
+
+static void run_timed(void *user, transformer_task *task, void *arg, int n) {
+    profile *p = (profile *)user;
+    double start = seconds();
+    if (p->n_threads < 2)
+        for (int i = 0; i < n; i++) task(arg, i);
+    else {
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(p->n_threads) schedule(static, 1)
+        for (int i = 0; i < n; i++) task(arg, i);
+#endif
+    }
+    p->time[step_of_group((const tfi_group *)arg)] += seconds() - start;
+}
+
+/* The same tokens once more, timed step by step. */
+static void print_profile(subject *s, const arguments *a, const results *r, int is_prefill) {
+    static const char *const names[] = {"norms, sums", "q, k, v", "rope, cache", "attention",
+                                        "attn output", "MLP in",  "MLP out",     "packing",
+                                        "head",        "the rest"};
+    const transformer_config *config = transformer_model_config(s->model);
+    int n = is_prefill ? a->prefill : a->decode, passes = is_prefill ? 1 : n;
+    double known = 0, cache = count_attention(config, a->depth, n, 0), total;
+    transformer_options options = a->options;
+    transformer_workspace *work = s->work;
+    profile p;
+    memset(&p, 0, sizeof p);
+    p.n_threads = a->options.n_threads > 1 ? a->options.n_threads : 1;
+    options.n_threads = p.n_threads > 1 ? p.n_threads : 2; /* one has no need of our function */
+    options.parallel = run_timed;
+    options.parallel_user = &p;
+    s->work = new_workspace(s->model, &options);
+    total = run_tokens(s, a, a->depth, n, n / passes);
+    transformer_free(s->work);
+    s->work = work;
+    for (int i = 0; i < N_STEPS; i++) known += p.time[i];
+    p.time[OTHER] += total - known;
+    printf("\n%-14s %10s %8s %10s %9s %11s %9s\n", is_prefill ? "prefill" : "decode", "ms/pass",
+           "share", "GB/s", "of limit", "Gflop/s", "of limit");
+    for (int i = 0; i < N_STEPS; i++) {
+        double logits = i == HEAD && is_prefill ? 1 : n, seconds_spent = p.time[i];
+        double ops = a->batch * logits * s->step_ops[i], bytes = passes * s->step_bytes[i];
+        if (i == ATTENTION) {
+            ops = a->batch * 2 * count_attention(config, a->depth, n, 1);
+            bytes = a->batch * cache * (double)transformer_dtype_size(a->options.kv_dtype);
+        }
+        if (seconds_spent <= 0) continue;
+        printf("%-14s %10.3f %6.1f %%", names[i], 1e3 * seconds_spent / passes,
+               100 * seconds_spent / total);
+        if (bytes > 0 && !is_prefill)
+            printf(" %10.2f %7.1f %%", bytes / seconds_spent / 1e9,
+                   100 * bytes / seconds_spent / r->bandwidth);
+        else printf(" %10s %9s", "-", "-");
+        if (ops > 0)
+            printf(" %11.2f %7.1f %%", ops / seconds_spent / 1e9,
+                   100 * ops / seconds_spent / r->arithmetic);
+        putchar('\n');
+    }
+}
+
 int main(int argc, char **argv) {
     arguments a;
     subject s;
@@ -676,6 +788,7 @@ int main(int argc, char **argv) {
     measure(&s, &a, &r);
     if (a.json) print_json(&s, &a, &r);
     else print_table(&s, &a, &r);
+    for (int i = 0; a.profile && !a.json && i < 2; i++) print_profile(&s, &a, &r, i == 0);
     tear_down(&s, &a);
     return 0;
 }

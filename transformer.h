@@ -2194,12 +2194,13 @@ TFI_DEF const char *transformer_isa(const transformer_model *m) {
  *
  *   header | offsets of K and V, per layer | layer 0: K, V | layer 1: K, V | ...
  *
- *   K of a layer: [n_kv_heads][capacity][head_dim], V: [n_kv_heads][capacity][value_dim], position
- *   p in slot p % capacity.  Capacity is the context, or for a layer with a window W only W + undo
- *   positions, both rounded up to whole blocks of keys: so a block never wraps around.
+ *   Position p is in slot p % capacity.  Capacity is the context, or with a window W only W + undo,
+ *   rounded up to whole blocks of 64, so that none wraps around.  K of a layer is
+ *   [n_kv_heads][capacity / 64][head_dim][64]: neighbouring keys are lanes of a vector;
+ *   V is [n_kv_heads][capacity][value_dim].
  */
 #define TFI_STATE_MAGIC                                                                            \
-    0x3130657461745346u /* "FStatE01" in little-endian order; other layouts, other numbers */
+    0x3230657461745346u /* "FStatE02" in little-endian order; other layouts, other numbers */
 
 struct transformer_state {
     uint64_t magic;
@@ -2415,7 +2416,7 @@ typedef struct tfi_private {
     float *scores;   /* [TFI_QUERY_ROWS, TFI_KEY_BLOCK] */
     float *sums;     /* [TFI_QUERY_ROWS, value_dim] */
     float *bias;     /* [TFI_KEY_BLOCK] */
-    void *q_panels;  /* [TFI_QUERY_ROWS, head_dim] in panels */
+    float *queries;  /* [TFI_QUERY_ROWS, head_dim] */
     float *head;     /* [batch, TFI_HEAD_BLOCK] */
     void *unpacked;  /* rows of a quantised matrix, see tfi_block_scratch */
     float *cut_sums; /* partial sums of a product, see tfi_sums_bytes */
@@ -2476,7 +2477,7 @@ static size_t tfi_block_scratch(int cols) {
 
 static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model *m, int batch) {
     const transformer_config *c = &m->config;
-    int widest = tfi_widest_input(c);
+    int widest = tfi_widest_input(c), cut = m->used_acts != 1 << TFI_ACT_INT8 ? batch : 0;
     tfi_private p;
     p.panel = tfi_take(arena, tfi_act_bytes(TFI_ACT_F32, tfi_round_up(widest, TFI_UNIT_COLS)),
                        TFI_MAX_TILE);
@@ -2484,12 +2485,10 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
     p.sums = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_padded(tfi_value_dim(c))),
                                sizeof(float));
     p.bias = (float *)tfi_take(arena, TFI_KEY_BLOCK, sizeof(float));
-    p.q_panels =
-        tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_panel_cols(tfi_head_dim(c))), sizeof(float));
+    p.queries = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_head_dim(c)), sizeof(float));
     p.head = (float *)tfi_take(arena, (size_t)batch * TFI_HEAD_BLOCK, sizeof(float));
     p.unpacked = tfi_take(arena, m->used_blocks ? tfi_block_scratch(widest) : 0, 1);
-    p.cut_sums = (float *)tfi_take(
-        arena, m->used_acts != 1 << TFI_ACT_INT8 ? tfi_sums_bytes(batch, widest) : 0, 1);
+    p.cut_sums = (float *)tfi_take(arena, tfi_sums_bytes(cut, widest), 1);
     return p;
 }
 
@@ -2894,11 +2893,23 @@ static tfi_cache tfi_cache_of(const tfi_run *r, const tfi_slice *slice, int laye
     return cache;
 }
 
-static void tfi_store_row(const tfi_run *r, const tfi_cache *cache, int position, const float *x,
-                          int dim) {
-    unsigned char *to = cache->data + (size_t)(position % cache->capacity) * cache->row_bytes;
-    if (cache->f16) r->k->to_f16((uint16_t *)(void *)to, x, dim);
-    else memcpy(to, x, cache->row_bytes);
+static void tfi_store_value(const tfi_run *r, tfi_cache cache, int position, const float *x) {
+    unsigned char *to = cache.data + (size_t)(position % cache.capacity) * cache.row_bytes;
+    if (cache.f16) r->k->to_f16((uint16_t *)(void *)to, x, r->c->value_dim);
+    else memcpy(to, x, cache.row_bytes);
+}
+
+static void tfi_store_key(const tfi_run *r, tfi_cache cache, int position, const float *x) {
+    int first = (position - position % TFI_KEY_BLOCK) % cache.capacity; /* of its block */
+    void *block = cache.data + (size_t)first * cache.row_bytes;
+    uint16_t half[TFI_KEY_BLOCK];
+    for (int d = 0; d < r->c->head_dim; d++) {
+        int at = d * TFI_KEY_BLOCK + position % TFI_KEY_BLOCK, i = d % TFI_KEY_BLOCK;
+        if (cache.f16 && i == 0)
+            r->k->to_f16(half, x + d, tfi_min(TFI_KEY_BLOCK, r->c->head_dim - d));
+        if (cache.f16) ((uint16_t *)block)[at] = half[i];
+        else ((float *)block)[at] = x[d];
+    }
 }
 
 static void tfi_step_store(const tfi_run *r, int layer, int part) {
@@ -2906,16 +2917,13 @@ static void tfi_step_store(const tfi_run *r, int layer, int part) {
     tfi_share(r->n_rows, 1, part, r->parts, &begin, &end);
     for (int row = begin; row < end; row++) {
         const tfi_slice *slice = &r->w->slices[r->w->row_slice[row]];
-        int position = r->w->row_position[row];
+        const float *k = tfi_row(r->w->k, r->w->k_stride, row),
+                    *v = tfi_row(r->w->v, r->w->v_stride, row);
         for (int h = 0; h < tfi_n_kv_heads(r->c, layer); h++) {
-            tfi_cache keys = tfi_cache_of(r, slice, layer, 0, h),
-                      values = tfi_cache_of(r, slice, layer, 1, h);
-            tfi_store_row(r, &keys, position,
-                          tfi_row(r->w->k, r->w->k_stride, row) + h * r->c->head_dim,
-                          r->c->head_dim);
-            tfi_store_row(r, &values, position,
-                          tfi_row(r->w->v, r->w->v_stride, row) + h * r->c->value_dim,
-                          r->c->value_dim);
+            tfi_store_key(r, tfi_cache_of(r, slice, layer, 0, h), r->w->row_position[row],
+                          k + h * r->c->head_dim);
+            tfi_store_value(r, tfi_cache_of(r, slice, layer, 1, h), r->w->row_position[row],
+                            v + h * r->c->value_dim);
         }
     }
 }
@@ -2977,17 +2985,15 @@ static void tfi_alibi_bias(const tfi_run *r, const tfi_tile *tile, int query, in
 static void tfi_block_scores(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                              int block, int n_keys) {
     tfi_cache keys = tfi_cache_of(r, tile->slice, tile->layer, 0, tile->kv_head);
-    int kind = keys.f16 ? TFI_W_F16 : TFI_W_F32,
-        alibi = r->c->position == TRANSFORMER_POSITION_ALIBI;
-    r->k->matmul[kind](keys.data + (size_t)(block % keys.capacity) * keys.row_bytes,
-                       (size_t)r->c->head_dim, n_keys, own->q_panels, tile->n, r->c->head_dim,
-                       own->scores, TFI_KEY_BLOCK, NULL);
+    int dim = r->c->head_dim, alibi = r->c->position == TRANSFORMER_POSITION_ALIBI;
+    memset(own->scores, 0, (size_t)(tile->n * TFI_KEY_BLOCK) * sizeof(float));
+    r->k->accumulate[keys.f16](own->scores, TFI_KEY_BLOCK, own->queries, (size_t)dim,
+                               keys.data + (size_t)(block % keys.capacity) * keys.row_bytes,
+                               TFI_KEY_BLOCK, tile->n, dim, n_keys);
     for (int i = 0; i < tile->n; i++) {
-        float *s = own->scores + i * TFI_KEY_BLOCK;
-        for (int j = n_keys; j < TFI_KEY_BLOCK; j++) s[j] = 0;
         if (alibi) tfi_alibi_bias(r, tile, i, block, own->bias);
-        r->k->scores(s, tfi_attn_scale(r->c, tile->layer), r->c->attn_softcap,
-                     alibi ? own->bias : NULL);
+        r->k->scores(own->scores + i * TFI_KEY_BLOCK, tfi_attn_scale(r->c, tile->layer),
+                     r->c->attn_softcap, alibi ? own->bias : NULL);
     }
 }
 
@@ -3043,21 +3049,16 @@ static void tfi_block_softmax(const tfi_run *r, const tfi_tile *tile, const tfi_
     }
 }
 
-/* Starts a tile: queries into panels, running sums to zero. */
+/* Starts a tile: its queries together, running sums to zero. */
 static void tfi_begin_tile(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                            tfi_softmax *state) {
-    int dim = r->c->head_dim, unit = r->k->tile;
-    size_t panel = (size_t)unit * (size_t)tfi_panel_cols(dim) * sizeof(float);
-    for (int first = 0; first < tile->n; first += unit) {
-        const float *rows[TFI_MAX_TILE];
-        int n = tfi_min(unit, tile->n - first);
-        for (int i = 0; i < n; i++)
-            rows[i] = tfi_row(r->w->q, r->w->q_stride, tfi_tile_row(tile, first + i)) +
-                      tfi_tile_head(tile, first + i) * dim;
-        r->k->pack[TFI_ACT_F32]((unsigned char *)own->q_panels + (size_t)(first / unit) * panel,
-                                rows, n, dim);
+    size_t dim = (size_t)r->c->head_dim;
+    for (int i = 0; i < tile->n; i++) {
+        const float *q = tfi_row(r->w->q, r->w->q_stride, tfi_tile_row(tile, i));
+        memcpy(own->queries + (size_t)i * dim, q + (size_t)tfi_tile_head(tile, i) * dim,
+               dim * sizeof(float));
+        state->max[i] = -3.0e38f, state->sum[i] = 0;
     }
-    for (int i = 0; i < tile->n; i++) state->max[i] = -3.0e38f, state->sum[i] = 0;
     memset(own->sums, 0, (size_t)tile->n * (size_t)tfi_padded(r->c->value_dim) * sizeof(float));
 }
 

@@ -272,6 +272,21 @@ static inline transformer_workspace *subject_workspace(const subject *s, int bat
     return work;
 }
 
+/* NaN in slot `slot` of a layer's keys (which = 0) or values (1) of one head. */
+static inline void model_poison_slot(transformer_state *state, const transformer_config *c,
+                                     int layer, int which, int head, int slot) {
+    int dim = which ? c->value_dim : c->head_dim;
+    int capacity = tfi_capacity(c, layer, state->context, state->undo);
+    size_t element = transformer_dtype_size(state->kv_dtype);
+    unsigned char *data = (unsigned char *)state + tfi_kv_offsets(state)[2 * layer + which] +
+                          (size_t)head * (size_t)capacity * (size_t)dim * element;
+    for (int d = 0; d < dim; d++) {
+        int at = slot * dim + d;
+        if (!which) at = (slot / TFI_KEY_BLOCK * dim + d) * TFI_KEY_BLOCK + slot % TFI_KEY_BLOCK;
+        memset(data + (size_t)at * element, 0xff, element);
+    }
+}
+
 static inline void model_tokens(int32_t *tokens, int n, int vocab_size, uint32_t seed) {
     for (int i = 0; i < n; i++)
         tokens[i] = (int32_t)(test_hash(seed * 65537u + (uint32_t)i) % (uint32_t)vocab_size);

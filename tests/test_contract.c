@@ -628,20 +628,16 @@ static void *through_file(const void *data, size_t size) {
 /* Everything in the cache that no later token may look at becomes NaN. */
 static void poison_unused(const subject *s, transformer_state *state) {
     const transformer_config *c = transformer_model_config(s->model);
-    const uint64_t *offsets = tfi_kv_offsets(state);
-    size_t element = transformer_dtype_size(state->kv_dtype);
     for (int l = 0; l < c->n_layers; l++) {
         int capacity = tfi_capacity(c, l, state->context, state->undo);
         int window = c->layers[l].window, position = state->position;
         int oldest = window ? tfi_max(0, position + 1 - window) : 0;
-        for (int which = 0; which < 2 && !c->layers[l].no_attention; which++) {
-            size_t row = element * (size_t)(which ? c->value_dim : c->head_dim);
-            unsigned char *cache = (unsigned char *)state + offsets[2 * l + which];
-            for (int slot = 0; slot < c->layers[l].n_kv_heads * capacity; slot++) {
-                int used = 0;
-                for (int p = oldest; p < position; p++) used |= p % capacity == slot % capacity;
-                if (!used) memset(cache + (size_t)slot * row, 0xff, row);
-            }
+        for (int slot = 0; slot < capacity && !c->layers[l].no_attention; slot++) {
+            int used = 0;
+            for (int p = oldest; p < position; p++) used |= p % capacity == slot;
+            for (int h = 0; h < c->layers[l].n_kv_heads && !used; h++)
+                for (int which = 0; which < 2; which++)
+                    model_poison_slot(state, c, l, which, h, slot);
         }
     }
 }

@@ -51,14 +51,10 @@ static void poison(const subject *s, transformer_state *state, int position) {
     for (int l = 0; l < c->n_layers; l++)
         for (int which = 0; which < 2 && !c->layers[l].no_attention; which++) {
             int capacity = tfi_capacity(c, l, state->context, state->undo);
-            size_t row = (size_t)(which ? c->value_dim : c->head_dim) *
-                         transformer_dtype_size(state->kv_dtype);
-            unsigned char *data = (unsigned char *)state + tfi_kv_offsets(state)[2 * l + which];
             int ring = capacity < state->context, end = ring ? position + state->undo : capacity;
             for (int h = 0; h < c->layers[l].n_kv_heads; h++)
                 for (int p = position; p < end; p++)
-                    memset(data + ((size_t)h * (size_t)capacity + (size_t)(p % capacity)) * row,
-                           0xff, row);
+                    model_poison_slot(state, c, l, which, h, p % capacity);
         }
 }
 

@@ -1141,32 +1141,32 @@ static void tfi_unpack_tq2_0(const unsigned char *b, tfi_block *o) {
     for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(tfi_crumb(b, i) - 1);
 }
 
-/* type, elements and bytes of a block, alignment, where its scale is, offsets or not (offsets come
- * with unsigned integers), scales per 32 elements, decoder */
+/* type, elements and bytes of a block, alignment, where its scale is, what makes its integers
+ * unsigned (0: they are, and come with offsets), scales per 32 elements, decoder */
 #define TFI_QUANTISED(M)                                                                           \
-    M(Q4_0, 32, 18, 2, 0, 0, 1, q4_0)                                                              \
-    M(Q4_1, 32, 20, 2, 0, 1, 1, q4_1)                                                              \
-    M(Q5_0, 32, 22, 2, 0, 0, 1, q5_0)                                                              \
-    M(Q5_1, 32, 24, 2, 0, 1, 1, q5_1)                                                              \
-    M(Q8_0, 32, 34, 2, 0, 0, 1, q8_0)                                                              \
-    M(IQ4_NL, 32, 18, 2, 0, 0, 1, iq4_nl)                                                          \
-    M(MXFP4, 32, 17, 1, 0, 0, 1, mxfp4)                                                            \
-    M(Q2_K, 256, 84, 2, 80, 1, 2, q2_k)                                                            \
-    M(Q3_K, 256, 110, 2, 108, 0, 2, q3_k)                                                          \
-    M(Q4_K, 256, 144, 2, 0, 1, 1, q4_k)                                                            \
-    M(Q5_K, 256, 176, 2, 0, 1, 1, q5_k)                                                            \
-    M(Q6_K, 256, 210, 2, 208, 0, 2, q6_k)                                                          \
-    M(IQ4_XS, 256, 136, 2, 0, 0, 1, iq4_xs)                                                        \
-    M(TQ1_0, 256, 54, 2, 52, 0, 1, tq1_0)                                                          \
-    M(TQ2_0, 256, 66, 2, 64, 0, 1, tq2_0)
-#define TFI_FORMAT_ENTRY(type, block, size, alignment, scale_at, has_offset, groups, function)     \
-    {TRANSFORMER_##type,   #type, block, size, alignment, scale_at, has_offset, groups,            \
+    M(Q4_0, 32, 18, 2, 0, 8, 1, q4_0)                                                              \
+    M(Q4_1, 32, 20, 2, 0, 0, 1, q4_1)                                                              \
+    M(Q5_0, 32, 22, 2, 0, 16, 1, q5_0)                                                             \
+    M(Q5_1, 32, 24, 2, 0, 0, 1, q5_1)                                                              \
+    M(Q8_0, 32, 34, 2, 0, 128, 1, q8_0)                                                            \
+    M(IQ4_NL, 32, 18, 2, 0, 128, 1, iq4_nl)                                                        \
+    M(MXFP4, 32, 17, 1, 0, 16, 1, mxfp4)                                                           \
+    M(Q2_K, 256, 84, 2, 80, 0, 2, q2_k)                                                            \
+    M(Q3_K, 256, 110, 2, 108, 4, 2, q3_k)                                                          \
+    M(Q4_K, 256, 144, 2, 0, 0, 1, q4_k)                                                            \
+    M(Q5_K, 256, 176, 2, 0, 0, 1, q5_k)                                                            \
+    M(Q6_K, 256, 210, 2, 208, 32, 2, q6_k)                                                         \
+    M(IQ4_XS, 256, 136, 2, 0, 128, 1, iq4_xs)                                                      \
+    M(TQ1_0, 256, 54, 2, 52, 1, 1, tq1_0)                                                          \
+    M(TQ2_0, 256, 66, 2, 64, 1, 1, tq2_0)
+#define TFI_FORMAT_ENTRY(type, block, size, alignment, scale_at, bias, groups, function)           \
+    {TRANSFORMER_##type,   #type, block, size, alignment, scale_at, bias, groups,                  \
      tfi_unpack_##function},
 
 typedef struct tfi_format {
     int dtype;
     const char *name;
-    int block, size, alignment, scale_at, has_offset, groups;
+    int block, size, alignment, scale_at, bias, groups;
     void (*unpack)(const unsigned char *block, tfi_block *out);
 } tfi_format;
 
@@ -1191,54 +1191,50 @@ static const tfi_format tfi_formats[] = {{TRANSFORMER_F32, "F32", 1, 4, 4, 0, 0,
                                          {29, "IQ1_M", 0, 0, 0, 0, 0, 0, NULL},
                                          {40, "NVFP4", 0, 0, 0, 0, 0, 0, NULL}};
 
-/* The scales, or minimums, of a block of 256 one by one: what the vector kernels multiply by d and m.
- * Q4_K and Q5_K: 8 scales, 8 minimums.  Bytes are taken four or eight at a time; no operation
- * carries from one to the next. */
-typedef struct tfi_subscales {
-    int8_t scale[32], minimum[32]; /* 16 of each of two blocks */
-} tfi_subscales;
-
-static uint32_t tfi_word_at(const void *from) {
-    uint32_t word;
-    memcpy(&word, from, sizeof word);
-    return word;
+/* The scales and minimums of a block of 256, what the vector kernels multiply by d and m: one[2] is
+ * 16 scales, or 8 scales and 8 minimums (Q4_K, Q5_K); two[2] 16 minimums.  Bytes are taken eight at
+ * a time; no operation carries from one to the next. */
+static uint64_t tfi_eight_at(const void *from) {
+    uint64_t eight;
+    memcpy(&eight, from, sizeof eight);
+    return eight;
 }
-static void tfi_set_words(int8_t *to, uint32_t a, uint32_t b) {
-    memcpy(to, &a, sizeof a), memcpy(to + 4, &b, sizeof b);
+static uint64_t tfi_four_at(const void *from) {
+    uint32_t four;
+    memcpy(&four, from, sizeof four);
+    return four;
 }
-/* four times x - 32, x in 0 .. 63 */
-static uint32_t tfi_less_32(uint32_t x) {
-    x ^= 0x20202020u;
-    return x | (x & 0x20202020u) << 1 | (x & 0x20202020u) << 2;
+/* eight times x - 32, x in 0 .. 63 */
+static uint64_t tfi_less_32(uint64_t x) {
+    const uint64_t top = 0x2020202020202020u;
+    x ^= top;
+    return x | (x & top) << 1 | (x & top) << 2;
 }
 
 static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned char *b,
-                                               tfi_subscales *s, int which) {
-    int8_t *scale = s->scale + 16 * which, *minimum = s->minimum + 16 * which;
-    const uint32_t low4 = 0x0f0f0f0fu, low2 = 0x03030303u;
+                                               uint64_t *one, uint64_t *two) {
+    const uint64_t low4 = 0x0f0f0f0f0f0f0f0fu, low2 = 0x0303030303030303u, half = 0xffffffffu;
+    uint64_t x, y;
     if (dtype == TRANSFORMER_Q6_K) {
-        memcpy(scale, b + 192, 16);
+        one[0] = tfi_eight_at(b + 192), one[1] = tfi_eight_at(b + 200);
     } else if (dtype == TRANSFORMER_Q2_K) {
-        for (int i = 0; i < 16; i += 4) {
-            uint32_t word = tfi_word_at(b + i), low = word & low4, high = word >> 4 & low4;
-            memcpy(scale + i, &low, 4), memcpy(minimum + i, &high, 4);
-        }
+        x = tfi_eight_at(b), y = tfi_eight_at(b + 8);
+        one[0] = x & low4, one[1] = y & low4, two[0] = x >> 4 & low4, two[1] = y >> 4 & low4;
     } else if (dtype == TRANSFORMER_Q3_K) {
-        uint32_t x = tfi_word_at(b + 96), y = tfi_word_at(b + 100), top = tfi_word_at(b + 104);
-        tfi_set_words(scale, tfi_less_32((x & low4) | (top & low2) << 4),
-                      tfi_less_32((y & low4) | (top >> 2 & low2) << 4));
-        tfi_set_words(scale + 8, tfi_less_32((x >> 4 & low4) | (top >> 4 & low2) << 4),
-                      tfi_less_32((y >> 4 & low4) | (top >> 6 & low2) << 4));
+        x = tfi_eight_at(b + 96), y = tfi_four_at(b + 104), y |= y << 30;
+        one[0] = tfi_less_32((x & low4) | (y & low2) << 4);
+        one[1] = tfi_less_32((x >> 4 & low4) | (y >> 4 & low2) << 4);
     } else if (dtype == TRANSFORMER_Q4_K || dtype == TRANSFORMER_Q5_K) {
-        uint32_t x = tfi_word_at(b + 4), y = tfi_word_at(b + 8), rest = tfi_word_at(b + 12);
-        tfi_set_words(scale, x & 0x3f3f3f3fu, (rest & low4) | (x >> 6 & low2) << 4);
-        tfi_set_words(scale + 8, y & 0x3f3f3f3fu, (rest >> 4 & low4) | (y >> 6 & low2) << 4);
-    } else if (dtype == TRANSFORMER_IQ4_XS) {
-        uint16_t top = tfi_half_at(b + 2);
-        for (int i = 0; i < 8; i++)
-            scale[i] = (int8_t)((b[4 + i / 2] >> i % 2 * 4 & 15) + 16 * (top >> 2 * i & 3) - 32);
-    } else {
-        memset(scale, 1, 16); /* one scale for all */
+        x = tfi_eight_at(b + 4), y = tfi_four_at(b + 12);
+        uint64_t low = x & 0x3f3f3f3f3f3f3f3fu, high = x >> 2 & 0x3030303030303030u;
+        one[0] = (low & half) | ((y & low4) | (high & half)) << 32;
+        one[1] = low >> 32 | ((y >> 4 & low4) << 32 | (high & ~half));
+    } else { /* IQ4_XS: nibbles and crumbs spread to bytes */
+        x = tfi_four_at(b + 4), y = tfi_four_at(b) >> 16;
+        x = (x | x << 16) & 0x0000ffff0000ffffu, y = (y | y << 24) & 0x000000ff000000ffu;
+        x = (x | x << 8) & 0x00ff00ff00ff00ffu, y = (y | y << 12) & 0x000f000f000f000fu;
+        x = (x | x << 4) & low4, y = (y | y << 6) & low2;
+        one[0] = one[1] = tfi_less_32(x | y << 4);
     }
 }
 
@@ -1251,9 +1247,9 @@ typedef struct tfi_quantised {
     float sums[2];
 } tfi_quantised;
 
-static void tfi_set_quantised(tfi_quantised *q, float scale, float low, float high, int bias) {
-    q->scale = scale, q->start = -bias * (int32_t)(low + high), q->sum = scale * (low + high);
-    q->starts[0] = -bias * (int32_t)low, q->starts[1] = -bias * (int32_t)high;
+static void tfi_set_quantised(tfi_quantised *q, float scale, float low, float high) {
+    q->scale = scale, q->start = -128 * (int32_t)(low + high), q->sum = scale * (low + high);
+    q->starts[0] = -128 * (int32_t)low, q->starts[1] = -128 * (int32_t)high;
     q->sums[0] = scale * low, q->sums[1] = scale * high;
 }
 
@@ -1298,7 +1294,7 @@ static void tfi_decode(float *out, const transformer_tensor *t, size_t first, in
         f->unpack(from, &b);
         for (; at < f->block && i < n; at++, i++) {
             out[i] = b.scale[at / 16] * (float)b.q[at];
-            if (f->has_offset) out[i] += b.offset[at / 16];
+            if (!f->bias) out[i] += b.offset[at / 16];
         }
     }
 }
@@ -4205,16 +4201,35 @@ static TFI_TARGET TFI_INLINE void tfi_store8_bytes(int8_t *p, __m256 v) {
         _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
 }
-/* 8 of 16 bytes, in lane order: 0 and 1 the first and last 8, 2 and 3 the even and odd ones */
-static TFI_TARGET TFI_INLINE __m256 tfi_subscales8(const int8_t *s, int which) {
-    static const uint8_t index[4][16] = {
-        {0, 2, 4, 6, 1, 3, 5, 7, 128, 128, 128, 128, 128, 128, 128, 128},
-        {8, 10, 12, 14, 9, 11, 13, 15, 128, 128, 128, 128, 128, 128, 128, 128},
-        {0, 4, 8, 12, 2, 6, 10, 14, 128, 128, 128, 128, 128, 128, 128, 128},
-        {1, 5, 9, 13, 3, 7, 11, 15, 128, 128, 128, 128, 128, 128, 128, 128}};
-    __m128i bytes = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)s),
-                                     _mm_loadu_si128((const __m128i *)(const void *)index[which]));
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+/* 16 bytes, two sets of 8: one after the other or in turn; in lane order */
+static TFI_TARGET TFI_INLINE __m128i tfi_order8(const uint64_t *s, const int in_turn) {
+    const __m128i bytes = _mm_set_epi64x((long long)s[1], (long long)s[0]);
+    return in_turn ? _mm_shuffle_epi8(
+                         bytes, _mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15))
+                   : _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9,
+                                                           11, 13, 15));
+}
+static TFI_TARGET TFI_INLINE void tfi_subscales8(const uint64_t *s, const int in_turn, __m256 *a,
+                                                 __m256 *b) {
+    __m128i bytes = tfi_order8(s, in_turn);
+    *a = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    *b = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)));
+}
+/* F16 that are `step` bytes apart, in lane order: word L of a load is that of block L / 4 + 2 (L %
+ * 4), whose place it is */
+#define TFI_HALF_8(L)                                                                              \
+    _mm_loadu_si128((const __m128i *)(const void *)(p + (L / 4 + L % 4 * 2) * step - 2 * L))
+static TFI_TARGET TFI_INLINE __m256 tfi_halves8(const unsigned char *p, const int step) {
+    __m128i a = _mm_blend_epi16(TFI_HALF_8(0), TFI_HALF_8(1), 2);
+    a = _mm_blend_epi16(a, TFI_HALF_8(2), 4);
+    a = _mm_blend_epi16(a, TFI_HALF_8(3), 8);
+    a = _mm_blend_epi16(a, TFI_HALF_8(4), 16);
+    a = _mm_blend_epi16(a, TFI_HALF_8(5), 32);
+    a = _mm_blend_epi16(a, TFI_HALF_8(6), 64);
+    return _mm256_cvtph_ps(_mm_blend_epi16(a, TFI_HALF_8(7), 128));
+}
+static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const unsigned char *q) {
+    return _mm_cvtph_ps(_mm_cvtsi32_si128((int)(tfi_half_at(p) | (uint32_t)tfi_half_at(q) << 16)));
 }
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx2
@@ -4235,8 +4250,11 @@ static TFI_TARGET TFI_INLINE __m256 tfi_subscales8(const int8_t *s, int which) {
 #define D_HIGH32(a, b) _mm256_unpackhi_epi32(a, b)
 #define D_LOW64(a, b) _mm256_unpacklo_epi64(a, b)
 #define D_HIGH64(a, b) _mm256_unpackhi_epi64(a, b)
-#define D_TWO_HALVES(p, q) _mm256_set1_ps(tfi_f16_at(p))
-#define D_SUBSCALES(s, first, which) tfi_subscales8(s, which)
+#define D_ADD32(a, b) _mm256_add_epi32(a, b)
+#define D_RIGHT32(v, n) _mm256_srai_epi32(v, n)
+#define D_HALVES(p, step) tfi_halves8(p, step)
+#define D_TWO_HALVES(p, q) _mm256_broadcastss_ps(tfi_two_f16(p, p))
+#define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales8((s)[0], in_turn, a, b)
 #define TFI_BLOCK_ROWS 2
 #define TFI_I __m256i
 #define V_FROM_INT(v) _mm256_cvtepi32_ps(v)
@@ -4313,23 +4331,45 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
         (__m256i *)(void *)(p),                                                                    \
         _mm512_maskz_cvtps_ph(TFI_ALL16, v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define TFI_KEEP_VOCABULARY
-/* 16 of 2 x 16 bytes, in lane order: 0 and 1 the first and last 8 of each, 2 and 3 the even and odd */
-static TFI_TARGET TFI_INLINE __m512 tfi_subscales16(const int8_t *s, int which) {
-    static const uint8_t index[4][2][16] = {
-        {{0, 4, 128, 128, 1, 5, 128, 128, 2, 6, 128, 128, 3, 7, 128, 128},
-         {128, 128, 0, 4, 128, 128, 1, 5, 128, 128, 2, 6, 128, 128, 3, 7}},
-        {{8, 12, 128, 128, 9, 13, 128, 128, 10, 14, 128, 128, 11, 15, 128, 128},
-         {128, 128, 8, 12, 128, 128, 9, 13, 128, 128, 10, 14, 128, 128, 11, 15}},
-        {{0, 8, 128, 128, 2, 10, 128, 128, 4, 12, 128, 128, 6, 14, 128, 128},
-         {128, 128, 0, 8, 128, 128, 2, 10, 128, 128, 4, 12, 128, 128, 6, 14}},
-        {{1, 9, 128, 128, 3, 11, 128, 128, 5, 13, 128, 128, 7, 15, 128, 128},
-         {128, 128, 1, 9, 128, 128, 3, 11, 128, 128, 5, 13, 128, 128, 7, 15}}};
-    __m128i a = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)s),
-                                 _mm_loadu_si128((const __m128i *)(const void *)index[which][0]));
-    __m128i b = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(s + 16)),
-                                 _mm_loadu_si128((const __m128i *)(const void *)index[which][1]));
-    return _mm512_maskz_cvtepi32_ps(TFI_ALL16,
-                                    _mm512_maskz_cvtepi8_epi32(TFI_ALL16, _mm_or_si128(a, b)));
+static TFI_TARGET TFI_INLINE __m512 tfi_bytes16(__m128i bytes) {
+    return _mm512_maskz_cvtepi32_ps(TFI_ALL16, _mm512_maskz_cvtepi8_epi32(TFI_ALL16, bytes));
+}
+/* the same two sets of 8 from each of two blocks; lanes 0 and 1 of 4 belong to the first */
+static TFI_TARGET TFI_INLINE void tfi_subscales16(uint64_t (*s)[2], const int in_turn, __m512 *a,
+                                                  __m512 *b) {
+    const __m128i index = in_turn
+                              ? _mm_setr_epi8(0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15)
+                              : _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    __m128i one = _mm_set_epi64x((long long)s[0][1], (long long)s[0][0]),
+            two = _mm_set_epi64x((long long)s[1][1], (long long)s[1][0]);
+    one = _mm_shuffle_epi8(one, index), two = _mm_shuffle_epi8(two, index);
+    *a = tfi_bytes16(_mm_unpacklo_epi16(one, two)), *b = tfi_bytes16(_mm_unpackhi_epi16(one, two));
+}
+/* F16 that are `step` bytes apart, in lane order.  A load of 64 bytes has 4 of them, or 2; each is
+ * merged into the one before, a word further on. */
+static TFI_TARGET TFI_INLINE __m512 tfi_halves16(const unsigned char *p, const int step) {
+    const int per = step > 18 ? 2 : 4, words = step / 2;
+    const uint32_t most = per == 4 ? 1u | 1u << 9 | 1u << 18 | 1u << 27 : 1u | 1u << words;
+    __m512i v = _mm512_loadu_si512((const void *)p);
+#define TFI_MERGE(j)                                                                               \
+    v = _mm512_mask_loadu_epi16(v, (__mmask32)(most << j), p + j * (per * step - 2));
+    TFI_MERGE(1)
+    TFI_MERGE(2) TFI_MERGE(3) if (per == 2){TFI_MERGE(4) TFI_MERGE(5) TFI_MERGE(6) TFI_MERGE(7)}
+#define TFI_HALF_16(L)                                                                             \
+    (short)(per == 4 ? L / 4 * words + L % 4 : L / 4 % 2 * words + L % 4 * 2 + L / 8)
+    __m256i index =
+        _mm256_setr_epi16(TFI_HALF_16(0), TFI_HALF_16(1), TFI_HALF_16(2), TFI_HALF_16(3),
+                          TFI_HALF_16(4), TFI_HALF_16(5), TFI_HALF_16(6), TFI_HALF_16(7),
+                          TFI_HALF_16(8), TFI_HALF_16(9), TFI_HALF_16(10), TFI_HALF_16(11),
+                          TFI_HALF_16(12), TFI_HALF_16(13), TFI_HALF_16(14), TFI_HALF_16(15));
+    v = _mm512_maskz_permutexvar_epi16((__mmask32)-1, _mm512_castsi256_si512(index), v);
+    return _mm512_maskz_cvtph_ps(TFI_ALL16, _mm512_castsi512_si256(v));
+}
+static TFI_TARGET TFI_INLINE __m512 tfi_two_halves16(const unsigned char *p,
+                                                     const unsigned char *q) {
+    return _mm512_maskz_permutexvar_ps(
+        TFI_ALL16, _mm512_set_epi32(1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0),
+        _mm512_castps128_ps512(tfi_two_f16(p, q)));
 }
 static TFI_TARGET TFI_INLINE __m256i tfi_two_pieces(const void *low, const void *high) {
     return _mm256_loadu2_m128i((const __m128i *)high, (const __m128i *)low);
@@ -4358,10 +4398,11 @@ static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
 #define D_HIGH32(a, b) _mm512_maskz_unpackhi_epi32(TFI_ALL16, a, b)
 #define D_LOW64(a, b) _mm512_maskz_unpacklo_epi64(TFI_ALL8, a, b)
 #define D_HIGH64(a, b) _mm512_maskz_unpackhi_epi64(TFI_ALL8, a, b)
-#define D_TWO_HALVES(p, q)                                                                         \
-    _mm512_mask_mov_ps(_mm512_set1_ps(tfi_f16_at(p)), (__mmask16)0xcccc,                           \
-                       _mm512_set1_ps(tfi_f16_at(q)))
-#define D_SUBSCALES(s, first, which) tfi_subscales16(s, which)
+#define D_ADD32(a, b) _mm512_add_epi32(a, b)
+#define D_RIGHT32(v, n) _mm512_maskz_srav_epi32(TFI_ALL16, v, _mm512_set1_epi32(n))
+#define D_HALVES(p, step) tfi_halves16(p, step)
+#define D_TWO_HALVES(p, q) tfi_two_halves16(p, q)
+#define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales16(s, in_turn, a, b)
 #define TFI_BLOCK_ROWS 4
 #define TFI_I __m512i
 #define V_FROM_INT(v) _mm512_maskz_cvtepi32_ps(TFI_ALL16, v)
@@ -4518,10 +4559,19 @@ static TFI_INLINE void tfi_store4_bytes(int8_t *p, float32x4_t v) {
     int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
     memcpy(p, &four, sizeof four);
 }
-static TFI_INLINE float32x4_t tfi_subscales4(const int8_t *s, int from, int step) {
-    float four[4];
-    for (int i = 0; i < 4; i++) four[i] = (float)s[from + step * i];
-    return vld1q_f32(four);
+/* Blocks first .. first + 3 of two sets of 8 bytes: one after the other or in turn */
+static TFI_INLINE void tfi_subscales4(const uint64_t *s, int first, int in_turn, float32x4_t *a,
+                                      float32x4_t *b) {
+    int16x8_t x = vmovl_s8(vcreate_s8(in_turn ? s[first / 4] : s[0] >> 8 * first));
+    int16x8_t y = vmovl_s8(vcreate_s8(s[1] >> 8 * first));
+    int16x8_t one = in_turn ? vuzp1q_s16(x, x) : x, two = in_turn ? vuzp2q_s16(x, x) : y;
+    *a = vcvtq_f32_s32(vmovl_s16(vget_low_s16(one)));
+    *b = vcvtq_f32_s32(vmovl_s16(vget_low_s16(two)));
+}
+static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
+    uint16_t half[4];
+    for (int i = 0; i < 4; i++) half[i] = tfi_half_at(p + i * step);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half)));
 }
 #define D_U8(v) vreinterpretq_u8_s32(v)
 #define D_I(v) vreinterpretq_s32_u8(v)
@@ -4542,10 +4592,11 @@ static TFI_INLINE float32x4_t tfi_subscales4(const int8_t *s, int from, int step
 #define D_HIGH64(a, b) D_64(vzip2q_s64, a, b)
 #define D_64(zip, a, b)                                                                            \
     vreinterpretq_s32_s64(zip(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)))
-#define D_TWO_HALVES(p, q) vdupq_n_f32(tfi_f16_at(p))
-#define D_SUBSCALES(s, first, which)                                                               \
-    tfi_subscales4(s, (which) < 2 ? first + 8 * (which) : 2 * (first) + (which)-2,                 \
-                   (which) < 2 ? 1 : 2)
+#define D_ADD32(a, b) vaddq_s32(a, b)
+#define D_RIGHT32(v, n) vshlq_s32(v, vdupq_n_s32(-(n)))
+#define D_HALVES(p, step) tfi_halves4(p, step)
+#define D_TWO_HALVES(p, q) vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(tfi_half_at(p))))
+#define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales4((s)[0], first, in_turn, a, b)
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW neon
 #define TFI_BLOCK_ROWS 4
@@ -4671,9 +4722,20 @@ static TFI_INLINE void tfi_store4_bytes(int8_t *p, v128_t v) {
     v128_t whole = wasm_i32x4_trunc_sat_f32x4(v), half = wasm_i16x8_narrow_i32x4(whole, whole);
     wasm_v128_store32_lane(p, wasm_i8x16_narrow_i16x8(half, half), 0);
 }
-static TFI_INLINE v128_t tfi_subscales4(const int8_t *s, int from, int step) {
-    return wasm_f32x4_make((float)s[from], (float)s[from + step], (float)s[from + 2 * step],
-                           (float)s[from + 3 * step]);
+/* Blocks first .. first + 3 of two sets of 8 bytes: one after the other or in turn */
+static TFI_INLINE void tfi_subscales4(const uint64_t *s, int first, int in_turn, v128_t *a,
+                                      v128_t *b) {
+    v128_t x = wasm_i64x2_splat((int64_t)(in_turn ? s[first / 4] : s[0] >> 8 * first));
+    v128_t y = wasm_i64x2_splat((int64_t)(s[1] >> 8 * first));
+    x = wasm_i16x8_extend_low_i8x16(x), y = wasm_i16x8_extend_low_i8x16(y);
+    v128_t one =
+        in_turn ? wasm_i32x4_shr(wasm_i32x4_shl(x, 16), 16) : wasm_i32x4_extend_low_i16x8(x);
+    v128_t two = in_turn ? wasm_i32x4_shr(x, 16) : wasm_i32x4_extend_low_i16x8(y);
+    *a = wasm_f32x4_convert_i32x4(one), *b = wasm_f32x4_convert_i32x4(two);
+}
+static TFI_INLINE v128_t tfi_halves4(const unsigned char *p, int step) {
+    return tfi_widen_f16_4(wasm_i32x4_make(tfi_half_at(p), tfi_half_at(p + step),
+                                           tfi_half_at(p + 2 * step), tfi_half_at(p + 3 * step)));
 }
 #define D_STORE(p, v) wasm_v128_store(p, v)
 #define D_SPLAT(byte) wasm_i8x16_splat((int8_t)(byte))
@@ -4690,10 +4752,11 @@ static TFI_INLINE v128_t tfi_subscales4(const int8_t *s, int from, int step) {
 #define D_HIGH32(a, b) wasm_i32x4_shuffle(a, b, 2, 6, 3, 7)
 #define D_LOW64(a, b) wasm_i64x2_shuffle(a, b, 0, 2)
 #define D_HIGH64(a, b) wasm_i64x2_shuffle(a, b, 1, 3)
-#define D_TWO_HALVES(p, q) wasm_f32x4_splat(tfi_f16_at(p))
-#define D_SUBSCALES(s, first, which)                                                               \
-    tfi_subscales4(s, (which) < 2 ? first + 8 * (which) : 2 * (first) + (which)-2,                 \
-                   (which) < 2 ? 1 : 2)
+#define D_ADD32(a, b) wasm_i32x4_add(a, b)
+#define D_RIGHT32(v, n) wasm_i32x4_shr(v, (uint32_t)(n))
+#define D_HALVES(p, step) tfi_halves4(p, step)
+#define D_TWO_HALVES(p, q) tfi_widen_f16_4(wasm_i32x4_splat(tfi_half_at(p)))
+#define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales4((s)[0], first, in_turn, a, b)
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW simd128
 #define TFI_BLOCK_ROWS 2
@@ -5618,7 +5681,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(quantise)(int8_t *q, const float *x, tfi
         }
     }
     tfi_set_quantised(out, (inverse > 0 ? size / 127 : 0) + V_SUM(odd), V_SUM(half[0]),
-                      V_SUM(half[1]), D_BIAS);
+                      V_SUM(half[1]));
 }
 
 /* A unit of weights, n blocks of it real, by way of the scalar decoder: any format. */
@@ -5633,10 +5696,10 @@ static TFI_TARGET void TFI_K(unpack_any)(const tfi_format *f, const unsigned cha
         if (b == 0 || part == 0) f->unpack(row + (size_t)(at / per) * (size_t)f->size, &block);
         for (int i = 0; i < 32; i++)
             to[i / 4 * TFI_VECTOR + 4 * lane + i % 4] =
-                (unsigned char)(block.q[32 * part + i] ^ (f->has_offset ? 0 : D_BIAS));
+                (unsigned char)(block.q[32 * part + i] ^ (f->bias ? D_BIAS : 0));
         for (int g = 0; g < 2; g++) {
             scales[g * TFI_LANES + lane] = block.scale[2 * part + g];
-            scales[(2 + g) * TFI_LANES + lane] = f->has_offset ? block.offset[2 * part + g] : 0;
+            scales[(2 + g) * TFI_LANES + lane] = f->bias ? 0 : block.offset[2 * part + g];
         }
     }
 }
@@ -5686,9 +5749,10 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
 #define TFI_FETCH(AT, SHIFT, mask) D_AND(D_SHIFT(D_PIECES(AT), SHIFT), D_SPLAT(mask))
 #endif
 
-/* The integers of half h of the blocks of step i, as in the layouts at >>formats. */
+/* The integers plus `up` of half h of the blocks of step i, as in the layouts at >>formats. */
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsigned char *src,
-                                                const int first, const int i, const int h) {
+                                                const int first, const int i, const int h,
+                                                const int up) {
     static const uint8_t spread[2][16] = {{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
                                           {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3}};
     static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
@@ -5698,29 +5762,31 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsig
                      : dtype == TRANSFORMER_Q5_K                            ? 48
                                                                             : 0;
     const int upper = dtype == TRANSFORMER_Q5_K ? 16 : dtype == TRANSFORMER_Q6_K ? 128 : 0;
+    const TFI_I add = D_SPLAT(up - f->bias);
     TFI_I q, high;
     switch (dtype) {
-    case TRANSFORMER_Q8_0: return D_PIECES(TFI_AT_HALF);
-    case TRANSFORMER_Q4_0: return D_SUB(TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15), D_SPLAT(8));
-    case TRANSFORMER_Q4_1: return TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
+    case TRANSFORMER_Q8_0: return D_ADD(D_PIECES(TFI_AT_HALF), D_SPLAT(up));
+    case TRANSFORMER_Q4_0:
+    case TRANSFORMER_Q4_1: return D_ADD(TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15), add);
     case TRANSFORMER_IQ4_NL:
-        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
+        return D_SHUFFLE(D_ADD(D_REPEAT(tfi_iq4_values), D_SPLAT(up)),
+                         TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
     case TRANSFORMER_MXFP4:
-        return D_SHUFFLE(D_REPEAT(tfi_mxfp4_values), TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
+        return D_SHUFFLE(D_ADD(D_REPEAT(tfi_mxfp4_values), D_SPLAT(up)),
+                         TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
     case TRANSFORMER_Q5_0:
     case TRANSFORMER_Q5_1:
         q = TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
         high = dtype == TRANSFORMER_Q5_0 ? D_PIECES(TFI_AT_2) : D_PIECES(TFI_AT_4);
         high = D_AND(D_SHUFFLE(high, D_REPEAT(spread[h])), D_REPEAT(bits));
-        q = D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1))));
-        return dtype == TRANSFORMER_Q5_0 ? D_SUB(q, D_SPLAT(16)) : q;
-    case TRANSFORMER_Q2_K: return TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
-    case TRANSFORMER_TQ2_0: return D_SUB(TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), D_SPLAT(1));
+        return D_ADD(D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1)))), add);
+    case TRANSFORMER_Q2_K:
+    case TRANSFORMER_TQ2_0: return D_ADD(TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), add);
     case TRANSFORMER_Q3_K:
         q = TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
         high = TFI_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1);
         high = D_ADD(high, high);
-        return D_SUB(D_ADD(q, D_ADD(high, high)), D_SPLAT(4));
+        return D_ADD(D_ADD(q, D_ADD(high, high)), add);
     case TRANSFORMER_Q4_K: return TFI_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
     case TRANSFORMER_Q5_K:
         q = TFI_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
@@ -5728,53 +5794,52 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsig
     case TRANSFORMER_Q6_K:
         q = TFI_FETCH(TFI_AT_Q6, TFI_SHIFT_Q6, 15);
         q = D_ADD(q, D_LEFT4(TFI_FETCH(TFI_AT_UPPER, TFI_SHIFT_CRUMBS, 3)));
-        return D_SUB(q, D_SPLAT(32));
+        return D_ADD(q, add);
     default: /* IQ4_XS */
-        return D_SHUFFLE(D_REPEAT(tfi_iq4_values), TFI_FETCH(TFI_AT_XS, TFI_SHIFT_HALF, 15));
+        return D_SHUFFLE(D_ADD(D_REPEAT(tfi_iq4_values), D_SPLAT(up)),
+                         TFI_FETCH(TFI_AT_XS, TFI_SHIFT_HALF, 15));
     }
 }
 
-/* Scales, and offsets if there are any, of a unit. */
+/* Scales of a unit, s[0 .. 1], and its offsets, s[2 .. 3]. */
 static TFI_TARGET TFI_INLINE void TFI_K(fetch_scales)(const tfi_format *f, const unsigned char *src,
-                                                      const int first, float *to) {
-    const int dtype = f->dtype, two = f->groups == 2;
-    const size_t size = (size_t)f->size, d = (size_t)f->scale_at;
-    (void)first; /* a unit is a part of a block of 256 only where it has 4 lanes */
-    if (f->block == 256) {
-        tfi_subscales s;
-        tfi_get_subscales(dtype, src, &s, 0);
-        if (TFI_LANES == 16) tfi_get_subscales(dtype, src + size, &s, 1);
-        TFI_V scale = D_TWO_HALVES(src + d, src + size + d);
-        V_STORE(to, V_MUL(scale, D_SUBSCALES(s.scale, first, two ? 2 : 0)));
-        if (two) V_STORE(to + TFI_LANES, V_MUL(scale, D_SUBSCALES(s.scale, first, 3)));
-        if (!f->has_offset) return;
-        TFI_V minimum = V_SUB(V_SET(0.0f), D_TWO_HALVES(src + d + 2, src + size + d + 2));
-        const int8_t *from = two ? s.minimum : s.scale;
-        V_STORE(to + 2 * TFI_LANES, V_MUL(minimum, D_SUBSCALES(from, first, two ? 2 : 1)));
-        if (two) V_STORE(to + 3 * TFI_LANES, V_MUL(minimum, D_SUBSCALES(from, first, 3)));
+                                                      const int first, TFI_V *s) {
+    const int dtype = f->dtype;
+    const unsigned char *at = src + f->scale_at, *next = at + f->size; /* of two blocks */
+    uint64_t one[2][2], two[2][2];
+    s[0] = s[1] = s[2] = s[3] = V_SET(0.0f);
+    (void)first, (void)next; /* a unit is a part of a block of 256 only where it has 4 lanes */
+    if (f->block == 32) {
+        float scales[TFI_LANES];
+        for (int b = 0; dtype == TRANSFORMER_MXFP4 && b < TFI_LANES; b++)
+            scales[TFI_K(block_lane)(b)] = tfi_mxfp4_scale(src[(size_t)b * 17]);
+        s[0] = dtype == TRANSFORMER_MXFP4 ? V_LOAD(scales) : D_HALVES(at, f->size);
+        if (!f->bias) s[2] = D_HALVES(at + 2, f->size);
         return;
     }
-    uint16_t halves[2][TFI_LANES];
-    for (int b = 0; b < TFI_LANES; b++) {
-        const unsigned char *block = src + (size_t)b * size;
-        int lane = TFI_K(block_lane)(b);
-        if (dtype == TRANSFORMER_MXFP4) to[lane] = tfi_mxfp4_scale(block[0]);
-        else memcpy(&halves[0][lane], block, 2), memcpy(&halves[1][lane], block + 2, 2);
+    TFI_V scale = D_TWO_HALVES(at, next);
+    if (dtype == TRANSFORMER_TQ1_0 || dtype == TRANSFORMER_TQ2_0) {
+        s[0] = scale;
+        return;
     }
-    if (dtype != TRANSFORMER_MXFP4) V_STORE(to, V_FROM_F16(halves[0]));
-    if (f->has_offset) V_STORE(to + 2 * TFI_LANES, V_FROM_F16(halves[1]));
+    tfi_get_subscales(dtype, src, one[0], two[0]);
+    if (TFI_LANES == 16) tfi_get_subscales(dtype, src + f->size, one[1], two[1]);
+    D_SUBSCALES(one, first, f->groups == 2, &s[0], &s[1]);
+    if (!f->bias) {
+        TFI_V minimum = V_SUB(V_SET(0.0f), D_TWO_HALVES(at + 2, next + 2));
+        s[2] = s[1];
+        if (f->groups == 2) D_SUBSCALES(two, first, 1, &s[2], &s[3]);
+        s[2] = V_MUL(minimum, s[2]), s[3] = V_MUL(minimum, s[3]);
+    }
+    s[0] = V_MUL(scale, s[0]), s[1] = V_MUL(scale, s[1]);
 }
 
 static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const unsigned char *src,
                                                      const int first, const int h,
                                                      unsigned char *to) {
-
-    TFI_I a = TFI_K(fetch)(f, src, first, 0, h), b = TFI_K(fetch)(f, src, first, 1, h),
-          c = TFI_K(fetch)(f, src, first, 2, h), d = TFI_K(fetch)(f, src, first, 3, h);
-    if (D_BIAS && !f->has_offset) {
-        a = D_ADD(a, D_SPLAT(D_BIAS)), b = D_ADD(b, D_SPLAT(D_BIAS));
-        c = D_ADD(c, D_SPLAT(D_BIAS)), d = D_ADD(d, D_SPLAT(D_BIAS));
-    }
+    const int up = f->bias ? D_BIAS : 0;
+    TFI_I a = TFI_K(fetch)(f, src, first, 0, h, up), b = TFI_K(fetch)(f, src, first, 1, h, up),
+          c = TFI_K(fetch)(f, src, first, 2, h, up), d = TFI_K(fetch)(f, src, first, 3, h, up);
     TFI_I ab = D_LOW32(a, b), cd = D_LOW32(c, d); /* 4 x 4 words of each piece, transposed */
     D_STORE(to, D_LOW64(ab, cd));
     D_STORE(to + TFI_VECTOR, D_HIGH64(ab, cd));
@@ -5783,35 +5848,135 @@ static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const 
     D_STORE(to + 3 * TFI_VECTOR, D_HIGH64(ab, cd));
 }
 
-/* A row of weights of a type known to the compiler, n blocks of 32.  What lies beyond its last
- * block is not read: an incomplete unit is copied between zeros first. */
+/* Unit b / TFI_LANES of a row of n blocks of 32.  What lies beyond the last block is not read: an
+ * incomplete unit is copied between zeros. */
+static TFI_TARGET TFI_INLINE const unsigned char *
+TFI_K(unit_at)(const tfi_format *f, const unsigned char *row, int n, int b, unsigned char *copy) {
+    const int per = f->block / 32;
+    const unsigned char *src = row + (size_t)(b / per) * (size_t)f->size;
+    if (n - b >= TFI_LANES) return src;
+    memset(copy, 0, ((TFI_LANES < 8 ? 8 : TFI_LANES) * 34));
+    memcpy(copy, src, (size_t)((n - b + per - 1) / per) * (size_t)f->size);
+    return copy;
+}
+
+/* A row of weights of a type known to the compiler, n blocks of 32. */
 static TFI_TARGET TFI_INLINE void TFI_K(unpack_row)(const tfi_format *f, const unsigned char *row,
                                                     int n, unsigned char *to) {
-    const size_t size = (size_t)f->size;
-    const int per = f->block / 32;
+    unsigned char copy[((TFI_LANES < 8 ? 8 : TFI_LANES) * 34)];
     for (int b = 0; b < n; b += TFI_LANES, to += (size_t)TFI_UNIT_W * TFI_VECTOR) {
-        const unsigned char *src = row + (size_t)(b / per) * size;
-        unsigned char copy[(TFI_LANES < 8 ? 8 : TFI_LANES) * 34]; /* 34: the most per 32 columns */
-        if (n - b < TFI_LANES) {
-            size_t bytes = (size_t)((n - b + per - 1) / per) * size;
-            memset(copy, 0, sizeof copy), memcpy(copy, src, bytes), src = copy;
-        }
-        TFI_K(unpack_half)(f, src, TFI_LANES < 8 ? b % per : 0, 0, to);
-        TFI_K(unpack_half)(f, src, TFI_LANES < 8 ? b % per : 0, 1, to + 4 * TFI_VECTOR);
-        TFI_K(fetch_scales)
-        (f, src, TFI_LANES < 8 ? b % per : 0, (float *)(void *)(to + 8 * TFI_VECTOR));
+        const unsigned char *src = TFI_K(unit_at)(f, row, n, b, copy);
+        const int first = TFI_LANES < 8 ? b % (f->block / 32) : 0;
+        TFI_V scales[4];
+        TFI_K(unpack_half)(f, src, first, 0, to);
+        TFI_K(unpack_half)(f, src, first, 1, to + 4 * TFI_VECTOR);
+        TFI_K(fetch_scales)(f, src, first, scales);
+        for (int i = 0; i < 4; i++)
+            V_STORE((float *)(void *)(to + (size_t)(8 + i) * TFI_VECTOR), scales[i]);
     }
 }
 
-#define TFI_DEFINE_UNPACK(type, block, size, alignment, scale_at, has_offset, groups, function)    \
+/* ---- one token: its products are taken while the weights are in registers ----
+ *
+ * The integers are dotted as they are fetched, piece by piece of 16, and the 4 sums of a piece are
+ * added up afterwards: the same integers as in a panel, and from there on the same steps. */
+
+/* Lanes 4 s + 0 .. 3 of a, b, c, d, summed, in lanes 4 s, 4 s + 1, 4 s + 2 and 4 s + 3. */
+static TFI_TARGET TFI_INLINE TFI_I TFI_K(gather_sums)(TFI_I a, TFI_I b, TFI_I c, TFI_I d) {
+    TFI_I ab = D_ADD32(D_LOW32(a, b), D_HIGH32(a, b)), cd = D_ADD32(D_LOW32(c, d), D_HIGH32(c, d));
+    return D_ADD32(D_LOW64(ab, cd), D_HIGH64(ab, cd));
+}
+
+/* Pieces of step i: group g of two, or both halves. */
+static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const unsigned char *src,
+                                                    const int first, const unsigned char *x,
+                                                    const int i, const int g, const int is_signed) {
+    const int up = is_signed ? 0 : f->bias;
+    TFI_I q = TFI_K(fetch)(f, src, first, i, g, up);
+    TFI_I sum = D_DOT(is_signed, D_ZERO, q, D_LOAD(x + (4 * g + i) * TFI_VECTOR));
+    if (f->groups == 2) return sum;
+    q = TFI_K(fetch)(f, src, first, i, 1, up);
+    return D_DOT(is_signed, sum, q, D_LOAD(x + (4 + i) * TFI_VECTOR));
+}
+
+/* A unit times a token, of group g or of all. */
+static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const unsigned char *src,
+                                                   const int first, const unsigned char *x,
+                                                   const int g, TFI_V *scales, TFI_V sum) {
+    const int is_signed = f->bias == 128 && !D_BIAS;
+    const int shift = f->bias == 1    ? 7
+                      : f->bias == 4  ? 5
+                      : f->bias == 8  ? 4
+                      : f->bias == 16 ? 3
+                      : f->bias == 32 ? 2
+                                      : 0; /* bias << shift is 128 */
+    TFI_I total = TFI_K(gather_sums)(TFI_K(piece_dot)(f, src, first, x, 0, g, is_signed),
+                                     TFI_K(piece_dot)(f, src, first, x, 1, g, is_signed),
+                                     TFI_K(piece_dot)(f, src, first, x, 2, g, is_signed),
+                                     TFI_K(piece_dot)(f, src, first, x, 3, g, is_signed));
+    if (f->bias && !is_signed) {
+        TFI_I start = D_LOAD(x + (f->groups == 2 ? 11 + g : 9) * TFI_VECTOR);
+        total = D_ADD32(total, D_RIGHT32(start, shift));
+    }
+    TFI_V v = V_MUL(V_FROM_INT(total), scales[g]);
+    v = V_FMA(v, TFI_BLOCK_FLOATS(x, 8), sum);
+    if (f->bias) return v;
+    return V_FMA(scales[2 + g], TFI_BLOCK_FLOATS(x, f->groups == 2 ? 13 + g : 10), v);
+}
+
+/* Sums of rows of n blocks, of a type known to the compiler, times a token whose integers are in
+ * the order of the pieces. */
+static TFI_TARGET TFI_INLINE void TFI_K(dot_rows)(const tfi_format *f, const unsigned char *w,
+                                                  size_t w_bytes, int rows, int n,
+                                                  const unsigned char *x, float *sums) {
+    unsigned char copy[((TFI_LANES < 8 ? 8 : TFI_LANES) * 34)];
+    for (int r = 0; r < rows; r++, w += w_bytes) {
+        const unsigned char *from = x;
+        TFI_V sum = V_SET(0.0f);
+        for (int b = 0; b < n; b += TFI_LANES, from += TFI_UNIT_X * TFI_VECTOR) {
+            const unsigned char *src = TFI_K(unit_at)(f, w, n, b, copy);
+            const int first = TFI_LANES < 8 ? b % (f->block / 32) : 0;
+            TFI_V scales[4];
+            TFI_K(fetch_scales)(f, src, first, scales);
+            sum = TFI_K(unit_dot)(f, src, first, from, 0, scales, sum);
+            if (f->groups == 2) sum = TFI_K(unit_dot)(f, src, first, from, 1, scales, sum);
+        }
+        V_STORE(sums + r * TFI_LANES, sum);
+    }
+}
+
+/* Between the order of panels and that of pieces, either way. */
+static TFI_TARGET TFI_INLINE void TFI_K(transpose4)(const unsigned char *from, unsigned char *to) {
+    TFI_I a = D_LOAD(from), b = D_LOAD(from + TFI_VECTOR), c = D_LOAD(from + 2 * TFI_VECTOR),
+          d = D_LOAD(from + 3 * TFI_VECTOR);
+    TFI_I ab = D_LOW32(a, b), cd = D_LOW32(c, d);
+    D_STORE(to, D_LOW64(ab, cd));
+    D_STORE(to + TFI_VECTOR, D_HIGH64(ab, cd));
+    ab = D_HIGH32(a, b), cd = D_HIGH32(c, d);
+    D_STORE(to + 2 * TFI_VECTOR, D_LOW64(ab, cd));
+    D_STORE(to + 3 * TFI_VECTOR, D_HIGH64(ab, cd));
+}
+
+#define TFI_DEFINE_UNPACK(type, block, size, alignment, scale_at, bias, groups, function)          \
     static TFI_TARGET TFI_NOINLINE void TFI_K(unpack_##type)(const unsigned char *row, int n,      \
                                                              unsigned char *to) {                  \
-        const tfi_format f = {TRANSFORMER_##type, NULL,       block,  size, alignment,             \
-                              scale_at,           has_offset, groups, NULL};                       \
+        const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
+                              scale_at,           bias, groups, NULL};                             \
         TFI_K(unpack_row)(&f, row, n, to);                                                         \
+    }                                                                                              \
+    static TFI_TARGET TFI_NOINLINE void TFI_K(dot_##type)(const unsigned char *w, size_t w_bytes,  \
+                                                          int rows, int n, const unsigned char *x, \
+                                                          float *sums) {                           \
+        const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
+                              scale_at,           bias, groups, NULL};                             \
+        TFI_K(dot_rows)(&f, w, w_bytes, rows, n, x, sums);                                         \
     }
-#define TFI_UNPACK_CASE(type, block, size, alignment, scale_at, has_offset, groups, function)      \
-    case TRANSFORMER_##type: TFI_K(unpack_##type)(row, n, to); break;
+#define TFI_UNPACK_CASE(type, block, size, alignment, scale_at, bias, groups, function)            \
+    case TRANSFORMER_##type:                                                                       \
+        TFI_K(unpack_##type)(row, n, to);                                                          \
+        break;
+#define TFI_DOT_CASE(type, block, size, alignment, scale_at, bias, groups, function)               \
+    case TRANSFORMER_##type: TFI_K(dot_##type)(w, w_bytes, count, k / 32, x, sums); break;
 TFI_QUANTISED(TFI_DEFINE_UNPACK)
 
 /* A row of n blocks of 32 into units. */
@@ -5824,8 +5989,6 @@ static TFI_TARGET void TFI_K(unpack)(const tfi_format *f, const unsigned char *r
             TFI_K(unpack_any)(f, row, b / TFI_LANES, tfi_min(TFI_LANES, n - b), to);
     }
 }
-#undef TFI_DEFINE_UNPACK
-#undef TFI_UNPACK_CASE
 
 /* out[t, r] = the lanes of sums[r, t], added up. */
 static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens, float *out,
@@ -5844,6 +6007,27 @@ static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens
                 V_SUM(V_LOAD(sums + r * width + t * TFI_LANES));
 }
 
+/* The same for one token. */
+static TFI_TARGET void TFI_K(blocks1)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
+                                      int rows, const unsigned char *panel, int k, float *out,
+                                      unsigned char *scratch) {
+    enum { MOST = 16 };
+    float sums[MOST * TFI_LANES];
+    size_t unit = (size_t)TFI_UNIT_X * TFI_VECTOR,
+           units = (size_t)(k + 32 * TFI_LANES - 1) / (32 * TFI_LANES);
+    const unsigned char *x = scratch;
+    memcpy(scratch, panel, units * unit);
+    for (size_t u = 0; u < units; u++)
+        for (size_t h = 0; h < 2; h++)
+            TFI_K(transpose4)
+            (panel + u * unit + 4 * h * TFI_VECTOR, scratch + u * unit + 4 * h * TFI_VECTOR);
+    for (int first = 0, count; first < rows; first += count, w += (size_t)count * w_bytes) {
+        count = tfi_min(MOST, rows - first);
+        switch (f->dtype) { TFI_QUANTISED(TFI_DOT_CASE) }
+        TFI_K(block_sums)(sums, count, 1, out + first, 0);
+    }
+}
+
 /* See tfi_kernels.blocks.  Some rows at a time are unpacked, then meet all tokens; a cut along k
  * keeps a panel's part in first-level cache meanwhile. */
 static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
@@ -5853,6 +6037,11 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
     int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
+    if (n == 1 && f->dtype != TRANSFORMER_TQ1_0) {
+        TFI_K(blocks1)
+        (f, w, w_bytes, rows, (const unsigned char *)panels, k, out, unpacked);
+        return;
+    }
     float *sums = (float *)(void *)(unpacked + w_row * (size_t)most);
     for (int first = 0; first < rows; first += most) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
@@ -5869,7 +6058,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
                 for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) TFI_K(block_tiles)
             (unpacked + (size_t)r * w_row + (size_t)u * w_unit, w_row,
              x + (size_t)u * (size_t)tokens * TFI_UNIT_X * TFI_VECTOR, tfi_min(cut, units - u),
-             sums + r * tokens * TFI_LANES, tokens, !f->has_offset, f->groups);
+             sums + r * tokens * TFI_LANES, tokens, f->bias, f->groups);
             TFI_K(block_sums)
             (sums, count, tokens, out + (size_t)t0 * out_stride + first, out_stride);
         }
@@ -5894,7 +6083,7 @@ static void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k
             q[j] = (int8_t)x, half[j / 16] += x;
         }
         size = inverse > 0 || !(size >= 0 && size <= FLT_MAX) ? size / 127 : 0;
-        tfi_set_quantised(&numbers, size, half[0], half[1], 0);
+        tfi_set_quantised(&numbers, size, half[0], half[1]);
         memcpy(to, &numbers, sizeof numbers), memcpy(to + sizeof numbers, q, sizeof q);
     }
 }
@@ -5908,7 +6097,7 @@ static void TFI_K(block_dot)(const tfi_format *f, const tfi_block *w, int b, con
         for (int i = from; i < from + width; i++)
             total += w->q[32 * b + i] * (int8_t)x[sizeof numbers + (size_t)i];
         *sum = (float)total * w->scale[group] * numbers.scale + *sum;
-        if (f->has_offset)
+        if (!f->bias)
             *sum = w->offset[group] * (f->groups == 1 ? numbers.sum : numbers.sums[g]) + *sum;
     }
 }
@@ -6029,6 +6218,9 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef D_HIGH32
 #undef D_LOW64
 #undef D_HIGH64
+#undef D_ADD32
+#undef D_RIGHT32
+#undef D_HALVES
 #undef D_TWO_HALVES
 #undef D_SUBSCALES
 #undef D_64

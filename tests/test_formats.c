@@ -37,7 +37,7 @@ static void random_bytes(unsigned char *out, size_t n, uint64_t seed) {
 
 /* Scale (0) or minimum (1) of a block; 0 if it has none in 16 bits. */
 static int set_scale(const tfi_format *f, unsigned char *block, int which, uint16_t value) {
-    if (f->dtype == TRANSFORMER_MXFP4 || (which && !f->has_offset)) return 0;
+    if (f->dtype == TRANSFORMER_MXFP4 || (which && f->bias)) return 0;
     block[f->scale_at + 2 * which] = (unsigned char)(value & 255);
     block[f->scale_at + 2 * which + 1] = (unsigned char)(value >> 8);
     return 1;

@@ -821,11 +821,13 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #define TFI_FORCE_INLINE inline __attribute__((always_inline))
 #define TFI_UNUSED __attribute__((unused))
 #define TFI_PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#define TFI_PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)
 #else
 #define TFI_NOINLINE
 #define TFI_FORCE_INLINE inline
 #define TFI_UNUSED
 #define TFI_PREFETCH(p) (void)(p)
+#define TFI_PREFETCH_NEAR(p) (void)(p)
 #endif
 
 enum {
@@ -1039,13 +1041,17 @@ static int tfi_scale6(const unsigned char *s, int i, int minimum) {
 static int tfi_scale_q3(const unsigned char *s, int i) {
     return (s[i % 8] >> i / 8 * 4 & 15) | (s[8 + i % 4] >> i / 4 * 2 & 3) << 4;
 }
-/* TQ1_0: digit i of the block, 0 .. 2.  A byte is five digits of a fraction in base 3: times 3^j,
- * without its carry, it begins with digit j. */
-static int tfi_trit(const unsigned char *b, int i) {
-    static const uint8_t powers[5] = {1, 3, 9, 27, 81};
-    int byte = i < 160 ? i % 32 : i < 240 ? 32 + i % 16 : 48 + i % 4;
-    int digit = i < 160 ? i / 32 : i < 240 ? (i - 160) / 16 : (i - 240) / 4;
-    return (uint8_t)(b[byte] * powers[digit]) * 3 >> 8;
+/* TQ1_0: 256 digits, 0 .. 2.  A byte is five digits of a fraction in base 3: times 3^p, without its
+ * carry, it begins with digit p. */
+static TFI_FORCE_INLINE void tfi_get_trits(const unsigned char *b, unsigned char *digits) {
+    for (int p = 0, power = 1; p < 5; p++, power *= 3) {
+        for (int i = 0; i < 32; i++)
+            digits[32 * p + i] = (unsigned char)((b[i] * power & 255) * 3 >> 8);
+        for (int i = 0; i < 16; i++)
+            digits[160 + 16 * p + i] = (unsigned char)((b[32 + i] * power & 255) * 3 >> 8);
+        for (int i = 0; i < 4 && p < 4; i++)
+            digits[240 + 4 * p + i] = (unsigned char)((b[48 + i] * power & 255) * 3 >> 8);
+    }
 }
 
 static void tfi_set_scales(tfi_block *o, float scale, float offset) {
@@ -1134,7 +1140,9 @@ static void tfi_unpack_iq4_xs(const unsigned char *b, tfi_block *o) {
 }
 static void tfi_unpack_tq1_0(const unsigned char *b, tfi_block *o) {
     tfi_set_scales(o, tfi_f16_at(b + 52), 0);
-    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(tfi_trit(b, i) - 1);
+    unsigned char digits[256];
+    tfi_get_trits(b, digits);
+    for (int i = 0; i < 256; i++) o->q[i] = (int8_t)(digits[i] - 1);
 }
 static void tfi_unpack_tq2_0(const unsigned char *b, tfi_block *o) {
     tfi_set_scales(o, tfi_f16_at(b + 64), 0);
@@ -4013,6 +4021,10 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 #define TFI_INLINE inline
 #endif
 
+static TFI_INLINE void tfi_prefetch(const void *from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) TFI_PREFETCH_NEAR((const unsigned char *)from + i);
+}
+
 /* ---- scalar: one lane ---- */
 #define TFI_PASS
 #define TFI_ROW scalar
@@ -4251,6 +4263,7 @@ static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const un
 #define D_LOW64(a, b) _mm256_unpacklo_epi64(a, b)
 #define D_HIGH64(a, b) _mm256_unpackhi_epi64(a, b)
 #define D_ADD32(a, b) _mm256_add_epi32(a, b)
+#define D_SUB32(a, b) _mm256_sub_epi32(a, b)
 #define D_RIGHT32(v, n) _mm256_srai_epi32(v, n)
 #define D_HALVES(p, step) tfi_halves8(p, step)
 #define D_TWO_HALVES(p, q) _mm256_broadcastss_ps(tfi_two_f16(p, p))
@@ -4354,7 +4367,8 @@ static TFI_TARGET TFI_INLINE __m512 tfi_halves16(const unsigned char *p, const i
 #define TFI_MERGE(j)                                                                               \
     v = _mm512_mask_loadu_epi16(v, (__mmask32)(most << j), p + j * (per * step - 2));
     TFI_MERGE(1)
-    TFI_MERGE(2) TFI_MERGE(3) if (per == 2){TFI_MERGE(4) TFI_MERGE(5) TFI_MERGE(6) TFI_MERGE(7)}
+    TFI_MERGE(2)
+    TFI_MERGE(3) if (per == 2){TFI_MERGE(4) TFI_MERGE(5) TFI_MERGE(6) TFI_MERGE(7)}
 #define TFI_HALF_16(L)                                                                             \
     (short)(per == 4 ? L / 4 * words + L % 4 : L / 4 % 2 * words + L % 4 * 2 + L / 8)
     __m256i index =
@@ -4399,6 +4413,7 @@ static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
 #define D_LOW64(a, b) _mm512_maskz_unpacklo_epi64(TFI_ALL8, a, b)
 #define D_HIGH64(a, b) _mm512_maskz_unpackhi_epi64(TFI_ALL8, a, b)
 #define D_ADD32(a, b) _mm512_add_epi32(a, b)
+#define D_SUB32(a, b) _mm512_sub_epi32(a, b)
 #define D_RIGHT32(v, n) _mm512_maskz_srav_epi32(TFI_ALL16, v, _mm512_set1_epi32(n))
 #define D_HALVES(p, step) tfi_halves16(p, step)
 #define D_TWO_HALVES(p, q) tfi_two_halves16(p, q)
@@ -4593,6 +4608,7 @@ static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
 #define D_64(zip, a, b)                                                                            \
     vreinterpretq_s32_s64(zip(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)))
 #define D_ADD32(a, b) vaddq_s32(a, b)
+#define D_SUB32(a, b) vsubq_s32(a, b)
 #define D_RIGHT32(v, n) vshlq_s32(v, vdupq_n_s32(-(n)))
 #define D_HALVES(p, step) tfi_halves4(p, step)
 #define D_TWO_HALVES(p, q) vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(tfi_half_at(p))))
@@ -4719,7 +4735,8 @@ static TFI_INLINE v128_t tfi_dot4(v128_t sum, v128_t w, v128_t x) {
                                               wasm_i32x4_shuffle(a, b, 1, 3, 5, 7)));
 }
 static TFI_INLINE void tfi_store4_bytes(int8_t *p, v128_t v) {
-    v128_t whole = wasm_i32x4_trunc_sat_f32x4(v), half = wasm_i16x8_narrow_i32x4(whole, whole);
+    v128_t whole = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(v)),
+           half = wasm_i16x8_narrow_i32x4(whole, whole);
     wasm_v128_store32_lane(p, wasm_i8x16_narrow_i16x8(half, half), 0);
 }
 /* Blocks first .. first + 3 of two sets of 8 bytes: one after the other or in turn */
@@ -4753,6 +4770,7 @@ static TFI_INLINE v128_t tfi_halves4(const unsigned char *p, int step) {
 #define D_LOW64(a, b) wasm_i64x2_shuffle(a, b, 0, 2)
 #define D_HIGH64(a, b) wasm_i64x2_shuffle(a, b, 1, 3)
 #define D_ADD32(a, b) wasm_i32x4_add(a, b)
+#define D_SUB32(a, b) wasm_i32x4_sub(a, b)
 #define D_RIGHT32(v, n) wasm_i32x4_shr(v, (uint32_t)(n))
 #define D_HALVES(p, step) tfi_halves4(p, step)
 #define D_TWO_HALVES(p, q) tfi_widen_f16_4(wasm_i32x4_splat(tfi_half_at(p)))
@@ -5630,11 +5648,9 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #ifdef TFI_BLOCKS
 #define TFI_VECTOR (4 * TFI_LANES) /* bytes */
 #if TFI_BLOCK_ROWS == 4
-TFI_DEFINE_BLOCK_TILE(1, TFI_T1, TFI_R4, TFI_BLOCK_MACS4)
 TFI_DEFINE_BLOCK_TILE(2, TFI_T2, TFI_R4, TFI_BLOCK_MACS4)
 TFI_DEFINE_BLOCK_TILE(3, TFI_T3, TFI_R4, TFI_BLOCK_MACS4)
 #else
-TFI_DEFINE_BLOCK_TILE(1, TFI_T1, TFI_R2, TFI_BLOCK_MACS2)
 TFI_DEFINE_BLOCK_TILE(2, TFI_T2, TFI_R2, TFI_BLOCK_MACS2)
 TFI_DEFINE_BLOCK_TILE(3, TFI_T3, TFI_R2, TFI_BLOCK_MACS2)
 #endif
@@ -5648,7 +5664,6 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(const unsigned char *w, siz
                                                      const unsigned char *x, int units, float *sums,
                                                      int tokens, int is_signed, int groups) {
     switch (tokens) {
-    case 1: TFI_K(block_tiles1)(w, w_row, x, units, sums, is_signed, groups); break;
     case 2: TFI_K(block_tiles2)(w, w_row, x, units, sums, is_signed, groups); break;
     case 3: TFI_K(block_tiles3)(w, w_row, x, units, sums, is_signed, groups); break;
 #if TFI_TILE == 6
@@ -5664,44 +5679,81 @@ static TFI_TARGET TFI_INLINE int TFI_K(block_lane)(int b) {
     return 4 * (b % (TFI_LANES / 4)) + b / (TFI_LANES / 4);
 }
 
-static TFI_TARGET TFI_INLINE void TFI_K(quantise)(int8_t *q, const float *x, tfi_quantised *out) {
-    TFI_V most = V_SET(0.0f), odd = V_SET(0.0f), half[2];
-    for (int i = 0; i < 32; i += TFI_LANES) {
-        TFI_V v = V_LOAD(x + i);
-        most = V_MAX(most, V_ABS(v));
-        odd = V_FMA(v, V_SET(0.0f), odd); /* a NaN or an infinity makes it, and the scale, a NaN */
-    }
-    float size = V_HMAX(most), inverse = size > 1e-30f ? 127 / size : 0;
-    for (int h = 0; h < 2; h++) {
-        half[h] = V_SET(0.0f);
-        for (int i = 16 * h; i < 16 * (h + 1); i += TFI_LANES) {
-            TFI_V v = V_ROUND(V_MUL(V_LOAD(x + i), V_SET(inverse)));
-            D_STORE_BYTES(q + i, v);
-            half[h] = V_ADD(half[h], v);
-        }
-    }
-    tfi_set_quantised(out, (inverse > 0 ? size / 127 : 0) + V_SUM(odd), V_SUM(half[0]),
-                      V_SUM(half[1]));
+/* to[0 .. 3 step] = vectors whose pieces of 16 bytes are 4 x 4 words, transposed: from the order of
+ * the data to that of panels, or back. */
+static TFI_TARGET TFI_INLINE void TFI_K(transpose)(TFI_I a, TFI_I b, TFI_I c, TFI_I d,
+                                                   unsigned char *to, size_t step) {
+    TFI_I ab = D_LOW32(a, b), cd = D_LOW32(c, d);
+    D_STORE(to, D_LOW64(ab, cd));
+    D_STORE(to + step, D_HIGH64(ab, cd));
+    ab = D_HIGH32(a, b), cd = D_HIGH32(c, d);
+    D_STORE(to + 2 * step, D_LOW64(ab, cd));
+    D_STORE(to + 3 * step, D_HIGH64(ab, cd));
 }
 
-/* A unit of weights, n blocks of it real, by way of the scalar decoder: any format. */
-static TFI_TARGET void TFI_K(unpack_any)(const tfi_format *f, const unsigned char *row, int unit,
-                                         int n, unsigned char *to) {
-    tfi_block block;
-    float *scales = (float *)(void *)(to + 8 * TFI_VECTOR);
-    memset(to, 0, (size_t)TFI_UNIT_W * TFI_VECTOR);
-    for (int b = 0; b < n; b++) {
-        int at = unit * TFI_LANES + b, per = f->block / 32, part = at % per,
-            lane = TFI_K(block_lane)(b);
-        if (b == 0 || part == 0) f->unpack(row + (size_t)(at / per) * (size_t)f->size, &block);
-        for (int i = 0; i < 32; i++)
-            to[i / 4 * TFI_VECTOR + 4 * lane + i % 4] =
-                (unsigned char)(block.q[32 * part + i] ^ (f->bias ? D_BIAS : 0));
-        for (int g = 0; g < 2; g++) {
-            scales[g * TFI_LANES + lane] = block.scale[2 * part + g];
-            scales[(2 + g) * TFI_LANES + lane] = f->bias ? 0 : block.offset[2 * part + g];
+/* Lanes 4 s + i = 0 .. 3 of the result are the sums of lanes 4 s .. 4 s + 3 of a, b, c, d. */
+static TFI_TARGET TFI_INLINE TFI_I TFI_K(gather_sums)(TFI_I a, TFI_I b, TFI_I c, TFI_I d) {
+    TFI_I ab = D_ADD32(D_LOW32(a, b), D_HIGH32(a, b)), cd = D_ADD32(D_LOW32(c, d), D_HIGH32(c, d));
+    return D_ADD32(D_LOW64(ab, cd), D_HIGH64(ab, cd));
+}
+
+/* The sums of 4 vectors of integers, lane by lane. */
+static TFI_TARGET TFI_INLINE TFI_I TFI_K(sum_bytes)(const unsigned char *q) {
+    const TFI_I one = D_SPLAT(1);
+    return TFI_K(gather_sums)(D_DOT(0, D_ZERO, one, D_LOAD(q)),
+                              D_DOT(0, D_ZERO, one, D_LOAD(q + TFI_VECTOR)),
+                              D_DOT(0, D_ZERO, one, D_LOAD(q + 2 * TFI_VECTOR)),
+                              D_DOT(0, D_ZERO, one, D_LOAD(q + 3 * TFI_VECTOR)));
+}
+static TFI_TARGET TFI_INLINE TFI_I TFI_K(start)(TFI_I sum) {
+    for (int i = 0; i < 7; i++) sum = D_ADD32(sum, sum);
+    return D_SUB32(D_ZERO, sum);
+}
+
+/* A unit of k numbers to vectors that are `step` bytes apart. */
+static TFI_TARGET TFI_INLINE void TFI_K(pack_unit)(const float *x, int k, unsigned char *to,
+                                                   size_t step) {
+    unsigned char q[8 * TFI_VECTOR];
+    float sizes[TFI_LANES], factors[TFI_LANES];
+    TFI_V odd = V_SET(0.0f), zero = odd;
+    if (k < 32 * TFI_LANES) memset(q, 0, sizeof q), memset(sizes, 0, sizeof sizes);
+    for (int b = 0; 32 * b < k; b++) {
+        TFI_V most = zero;
+        for (int i = 32 * b; i < 32 * (b + 1); i += TFI_LANES) {
+            TFI_V v = V_LOAD(x + i);
+            most = V_MAX(most, V_ABS(v));
+            odd = V_FMA(v, zero, odd); /* a NaN or an infinity makes it, and the scales, NaN */
         }
+        sizes[TFI_K(block_lane)(b)] = V_HMAX(most);
     }
+    TFI_V size = V_LOAD(sizes), factor = V_DIV(V_SET(127.0f), size);
+    factor = V_IF_LESS(V_SET(1e-30f), size, factor, zero);
+    TFI_V scale = V_IF_LESS(zero, factor, V_DIV(size, V_SET(127.0f)), zero);
+    scale = V_ADD(scale, V_SET(V_SUM(odd)));
+    V_STORE(factors, factor);
+    for (int b = 0; 32 * b < k; b++) {
+        unsigned char *piece = q + b / (TFI_LANES / 4) * TFI_VECTOR + b % (TFI_LANES / 4) * 16;
+        TFI_V times = V_SET(factors[TFI_K(block_lane)(b)]);
+        for (int i = 0; i < 32; i += TFI_LANES)
+            D_STORE_BYTES((int8_t *)piece + i / 16 * 4 * TFI_VECTOR + i % 16,
+                          V_MUL(V_LOAD(x + 32 * b + i), times));
+    }
+    for (int h = 0; h < 2; h++) {
+        const unsigned char *half = q + 4 * h * TFI_VECTOR;
+        TFI_I a = D_LOAD(half), b = D_LOAD(half + TFI_VECTOR), c = D_LOAD(half + 2 * TFI_VECTOR),
+              d = D_LOAD(half + 3 * TFI_VECTOR);
+        if (step == TFI_VECTOR) memcpy(to + 4 * h * TFI_VECTOR, half, 4 * TFI_VECTOR);
+        else TFI_K(transpose)(a, b, c, d, to + (size_t)(4 * h) * step, step);
+    }
+    TFI_I low = TFI_K(sum_bytes)(q), high = TFI_K(sum_bytes)(q + 4 * TFI_VECTOR);
+    TFI_V low_sum = V_MUL(scale, V_FROM_INT(low)), high_sum = V_MUL(scale, V_FROM_INT(high));
+    D_STORE(to + 9 * step, TFI_K(start)(D_ADD32(low, high)));
+    D_STORE(to + 11 * step, TFI_K(start)(low));
+    D_STORE(to + 12 * step, TFI_K(start)(high));
+    V_STORE((float *)(void *)(to + 8 * step), scale);
+    V_STORE((float *)(void *)(to + 10 * step), V_MUL(scale, V_FROM_INT(D_ADD32(low, high))));
+    V_STORE((float *)(void *)(to + 13 * step), low_sum);
+    V_STORE((float *)(void *)(to + 14 * step), high_sum);
 }
 
 static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k) {
@@ -5709,18 +5761,9 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
     const int unit = 32 * TFI_LANES;
     for (int first = 0; first < k; first += unit, to += (size_t)TFI_UNIT_X * (size_t)n * TFI_VECTOR)
         for (int t = 0; t < n; t++)
-            for (int b = 0; b < TFI_LANES; b++) {
-                int at = first + 32 * b, lane = TFI_K(block_lane)(b);
-                int8_t q[32];
-                tfi_quantised numbers;
-                memset(q, 0, sizeof q), memset(&numbers, 0, sizeof numbers);
-                if (at < k) TFI_K(quantise)(q, rows[t] + at, &numbers);
-                for (int j = 0; j < 8; j++)
-                    memcpy(to + (size_t)(j * n + t) * TFI_VECTOR + 4 * lane, q + 4 * j, 4);
-                for (int i = 0; i < 7; i++)
-                    memcpy(to + (size_t)((8 + i) * n + t) * TFI_VECTOR + 4 * lane,
-                           (const char *)&numbers + 4 * i, 4);
-            }
+            TFI_K(pack_unit)
+            (rows[t] + first, tfi_min(unit, k - first), to + (size_t)t * TFI_VECTOR,
+             (size_t)n * TFI_VECTOR);
 }
 
 /* 16 bytes of each block that step i of a unit covers, shifted right and masked.  B(s) is the block
@@ -5731,6 +5774,7 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
 #define TFI_SUB(s) (TFI_B(s) % 8)
 #define TFI_SMALL(s, at) (src + TFI_B(s) * size + (at))     /* in a block of 32 */
 #define TFI_SUPER(s, at) (src + TFI_B(s) / 8 * size + (at)) /* in a block of 256 */
+#define TFI_AT_TRITS(s) (src + 32 * TFI_B(s) + 16 * h)
 #define TFI_AT_2(s) TFI_SMALL(s, 2)
 #define TFI_AT_HALF(s) TFI_SMALL(s, 2 + 16 * h)
 #define TFI_AT_CODES(s) TFI_SMALL(s, size - 16)
@@ -5749,7 +5793,8 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
 #define TFI_FETCH(AT, SHIFT, mask) D_AND(D_SHIFT(D_PIECES(AT), SHIFT), D_SPLAT(mask))
 #endif
 
-/* The integers plus `up` of half h of the blocks of step i, as in the layouts at >>formats. */
+/* The integers plus `up` of half h of the blocks of step i, as in the layouts at >>formats; of
+ * TQ1_0, from its digits. */
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsigned char *src,
                                                 const int first, const int i, const int h,
                                                 const int up) {
@@ -5782,6 +5827,7 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsig
         return D_ADD(D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1)))), add);
     case TRANSFORMER_Q2_K:
     case TRANSFORMER_TQ2_0: return D_ADD(TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), add);
+    case TRANSFORMER_TQ1_0: return D_ADD(D_PIECES(TFI_AT_TRITS), add);
     case TRANSFORMER_Q3_K:
         q = TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
         high = TFI_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1);
@@ -5838,56 +5884,12 @@ static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const 
                                                      const int first, const int h,
                                                      unsigned char *to) {
     const int up = f->bias ? D_BIAS : 0;
-    TFI_I a = TFI_K(fetch)(f, src, first, 0, h, up), b = TFI_K(fetch)(f, src, first, 1, h, up),
-          c = TFI_K(fetch)(f, src, first, 2, h, up), d = TFI_K(fetch)(f, src, first, 3, h, up);
-    TFI_I ab = D_LOW32(a, b), cd = D_LOW32(c, d); /* 4 x 4 words of each piece, transposed */
-    D_STORE(to, D_LOW64(ab, cd));
-    D_STORE(to + TFI_VECTOR, D_HIGH64(ab, cd));
-    ab = D_HIGH32(a, b), cd = D_HIGH32(c, d);
-    D_STORE(to + 2 * TFI_VECTOR, D_LOW64(ab, cd));
-    D_STORE(to + 3 * TFI_VECTOR, D_HIGH64(ab, cd));
+    TFI_K(transpose)
+    (TFI_K(fetch)(f, src, first, 0, h, up), TFI_K(fetch)(f, src, first, 1, h, up),
+     TFI_K(fetch)(f, src, first, 2, h, up), TFI_K(fetch)(f, src, first, 3, h, up), to, TFI_VECTOR);
 }
 
-/* Unit b / TFI_LANES of a row of n blocks of 32.  What lies beyond the last block is not read: an
- * incomplete unit is copied between zeros. */
-static TFI_TARGET TFI_INLINE const unsigned char *
-TFI_K(unit_at)(const tfi_format *f, const unsigned char *row, int n, int b, unsigned char *copy) {
-    const int per = f->block / 32;
-    const unsigned char *src = row + (size_t)(b / per) * (size_t)f->size;
-    if (n - b >= TFI_LANES) return src;
-    memset(copy, 0, ((TFI_LANES < 8 ? 8 : TFI_LANES) * 34));
-    memcpy(copy, src, (size_t)((n - b + per - 1) / per) * (size_t)f->size);
-    return copy;
-}
-
-/* A row of weights of a type known to the compiler, n blocks of 32. */
-static TFI_TARGET TFI_INLINE void TFI_K(unpack_row)(const tfi_format *f, const unsigned char *row,
-                                                    int n, unsigned char *to) {
-    unsigned char copy[((TFI_LANES < 8 ? 8 : TFI_LANES) * 34)];
-    for (int b = 0; b < n; b += TFI_LANES, to += (size_t)TFI_UNIT_W * TFI_VECTOR) {
-        const unsigned char *src = TFI_K(unit_at)(f, row, n, b, copy);
-        const int first = TFI_LANES < 8 ? b % (f->block / 32) : 0;
-        TFI_V scales[4];
-        TFI_K(unpack_half)(f, src, first, 0, to);
-        TFI_K(unpack_half)(f, src, first, 1, to + 4 * TFI_VECTOR);
-        TFI_K(fetch_scales)(f, src, first, scales);
-        for (int i = 0; i < 4; i++)
-            V_STORE((float *)(void *)(to + (size_t)(8 + i) * TFI_VECTOR), scales[i]);
-    }
-}
-
-/* ---- one token: its products are taken while the weights are in registers ----
- *
- * The integers are dotted as they are fetched, piece by piece of 16, and the 4 sums of a piece are
- * added up afterwards: the same integers as in a panel, and from there on the same steps. */
-
-/* Lanes 4 s + 0 .. 3 of a, b, c, d, summed, in lanes 4 s, 4 s + 1, 4 s + 2 and 4 s + 3. */
-static TFI_TARGET TFI_INLINE TFI_I TFI_K(gather_sums)(TFI_I a, TFI_I b, TFI_I c, TFI_I d) {
-    TFI_I ab = D_ADD32(D_LOW32(a, b), D_HIGH32(a, b)), cd = D_ADD32(D_LOW32(c, d), D_HIGH32(c, d));
-    return D_ADD32(D_LOW64(ab, cd), D_HIGH64(ab, cd));
-}
-
-/* Pieces of step i: group g of two, or both halves. */
+/* Pieces of step i times a token: group g of two, or both halves. */
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const unsigned char *src,
                                                     const int first, const unsigned char *x,
                                                     const int i, const int g, const int is_signed) {
@@ -5899,10 +5901,12 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const u
     return D_DOT(is_signed, sum, q, D_LOAD(x + (4 + i) * TFI_VECTOR));
 }
 
-/* A unit times a token, of group g or of all. */
+/* A unit times a token, group g of two or all.  The integers are dotted as they are fetched, and
+ * the 4 sums of a piece are added up afterwards: the same integers as in a panel, and from there on
+ * the same steps. */
 static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const unsigned char *src,
                                                    const int first, const unsigned char *x,
-                                                   const int g, TFI_V *scales, TFI_V sum) {
+                                                   const int g, const TFI_V *scales, TFI_V sum) {
     const int is_signed = f->bias == 128 && !D_BIAS;
     const int shift = f->bias == 1    ? 7
                       : f->bias == 4  ? 5
@@ -5924,71 +5928,68 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
     return V_FMA(scales[2 + g], TFI_BLOCK_FLOATS(x, f->groups == 2 ? 13 + g : 10), v);
 }
 
-/* Sums of rows of n blocks, of a type known to the compiler, times a token whose integers are in
- * the order of the pieces. */
-static TFI_TARGET TFI_INLINE void TFI_K(dot_rows)(const tfi_format *f, const unsigned char *w,
-                                                  size_t w_bytes, int rows, int n,
-                                                  const unsigned char *x, float *sums) {
-    unsigned char copy[((TFI_LANES < 8 ? 8 : TFI_LANES) * 34)];
-    for (int r = 0; r < rows; r++, w += w_bytes) {
-        const unsigned char *from = x;
+/* Rows of n blocks of a type known to the compiler: times one token if there is one, or unpacked.
+ * What lies beyond a row's last block is not read: an incomplete unit is copied between zeros. */
+static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const unsigned char *w,
+                                                    size_t w_bytes, int rows, int n,
+                                                    const unsigned char *token, float *sums,
+                                                    unsigned char *unpacked) {
+    enum { WIDE = TFI_LANES < 8 ? 8 : TFI_LANES };
+    const int per = f->block / 32, unit = TFI_LANES * f->size / per;
+    unsigned char copy[WIDE * 34], digits[WIDE * 32]; /* 34: the most bytes per 32 columns */
+    TFI_V scales[4];
+    for (int r = 0; r < rows; r++, w += w_bytes, sums += TFI_LANES) {
+        const unsigned char *x = token;
         TFI_V sum = V_SET(0.0f);
-        for (int b = 0; b < n; b += TFI_LANES, from += TFI_UNIT_X * TFI_VECTOR) {
-            const unsigned char *src = TFI_K(unit_at)(f, w, n, b, copy);
-            const int first = TFI_LANES < 8 ? b % (f->block / 32) : 0;
-            TFI_V scales[4];
+        for (int b = 0; b < n; b += TFI_LANES) {
+            const unsigned char *src = w + (size_t)(b / per) * (size_t)f->size, *codes;
+            const int first = TFI_LANES < 8 ? b % per : 0;
+            tfi_prefetch(src + TFI_AHEAD_BYTES, (size_t)unit);
+            if (n - b < TFI_LANES) {
+                memset(copy, 0, sizeof copy);
+                memcpy(copy, src, (size_t)((n - b + per - 1) / per) * (size_t)f->size);
+                src = copy;
+            }
+            codes = f->dtype == TRANSFORMER_TQ1_0 ? digits : src;
+            for (int i = 0; f->dtype == TRANSFORMER_TQ1_0 && i < WIDE / 8; i++)
+                tfi_get_trits(src + 54 * i, digits + 256 * i);
             TFI_K(fetch_scales)(f, src, first, scales);
-            sum = TFI_K(unit_dot)(f, src, first, from, 0, scales, sum);
-            if (f->groups == 2) sum = TFI_K(unit_dot)(f, src, first, from, 1, scales, sum);
+            if (token) {
+                sum = TFI_K(unit_dot)(f, codes, first, x, 0, scales, sum);
+                if (f->groups == 2) sum = TFI_K(unit_dot)(f, codes, first, x, 1, scales, sum);
+                x += TFI_UNIT_X * TFI_VECTOR;
+                continue;
+            }
+            TFI_K(unpack_half)(f, codes, first, 0, unpacked);
+            TFI_K(unpack_half)(f, codes, first, 1, unpacked + 4 * TFI_VECTOR);
+            for (int i = 0; i < 4; i++)
+                V_STORE((float *)(void *)(unpacked + (8 + i) * TFI_VECTOR), scales[i]);
+            unpacked += TFI_UNIT_W * TFI_VECTOR;
         }
-        V_STORE(sums + r * TFI_LANES, sum);
+        if (token) V_STORE(sums, sum);
     }
 }
 
-/* Between the order of panels and that of pieces, either way. */
-static TFI_TARGET TFI_INLINE void TFI_K(transpose4)(const unsigned char *from, unsigned char *to) {
-    TFI_I a = D_LOAD(from), b = D_LOAD(from + TFI_VECTOR), c = D_LOAD(from + 2 * TFI_VECTOR),
-          d = D_LOAD(from + 3 * TFI_VECTOR);
-    TFI_I ab = D_LOW32(a, b), cd = D_LOW32(c, d);
-    D_STORE(to, D_LOW64(ab, cd));
-    D_STORE(to + TFI_VECTOR, D_HIGH64(ab, cd));
-    ab = D_HIGH32(a, b), cd = D_HIGH32(c, d);
-    D_STORE(to + 2 * TFI_VECTOR, D_LOW64(ab, cd));
-    D_STORE(to + 3 * TFI_VECTOR, D_HIGH64(ab, cd));
-}
-
-#define TFI_DEFINE_UNPACK(type, block, size, alignment, scale_at, bias, groups, function)          \
-    static TFI_TARGET TFI_NOINLINE void TFI_K(unpack_##type)(const unsigned char *row, int n,      \
-                                                             unsigned char *to) {                  \
+#define TFI_DEFINE_ROWS(type, block, size, alignment, scale_at, bias, groups, function)            \
+    static TFI_TARGET TFI_NOINLINE void TFI_K(rows_##type)(                                        \
+        const unsigned char *w, size_t w_bytes, int rows, int n, const unsigned char *token,       \
+        float *sums, unsigned char *unpacked) {                                                    \
         const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
                               scale_at,           bias, groups, NULL};                             \
-        TFI_K(unpack_row)(&f, row, n, to);                                                         \
-    }                                                                                              \
-    static TFI_TARGET TFI_NOINLINE void TFI_K(dot_##type)(const unsigned char *w, size_t w_bytes,  \
-                                                          int rows, int n, const unsigned char *x, \
-                                                          float *sums) {                           \
-        const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
-                              scale_at,           bias, groups, NULL};                             \
-        TFI_K(dot_rows)(&f, w, w_bytes, rows, n, x, sums);                                         \
+        if (token) TFI_K(block_rows)(&f, w, w_bytes, rows, n, token, sums, NULL);                  \
+        else TFI_K(block_rows)(&f, w, w_bytes, rows, n, NULL, NULL, unpacked);                     \
     }
-#define TFI_UNPACK_CASE(type, block, size, alignment, scale_at, bias, groups, function)            \
-    case TRANSFORMER_##type:                                                                       \
-        TFI_K(unpack_##type)(row, n, to);                                                          \
-        break;
-#define TFI_DOT_CASE(type, block, size, alignment, scale_at, bias, groups, function)               \
-    case TRANSFORMER_##type: TFI_K(dot_##type)(w, w_bytes, count, k / 32, x, sums); break;
-TFI_QUANTISED(TFI_DEFINE_UNPACK)
+#define TFI_ROWS_CASE(type, block, size, alignment, scale_at, bias, groups, function)              \
+    case TRANSFORMER_##type: TFI_K(rows_##type)(w, w_bytes, rows, n, token, sums, unpacked); break;
+TFI_QUANTISED(TFI_DEFINE_ROWS)
 
-/* A row of n blocks of 32 into units. */
-static TFI_TARGET void TFI_K(unpack)(const tfi_format *f, const unsigned char *row, int n,
-                                     unsigned char *to) {
-    switch (f->dtype == TRANSFORMER_TQ1_0 ? -1 : f->dtype) {
-        TFI_QUANTISED(TFI_UNPACK_CASE)
-    default:
-        for (int b = 0; b < n; b += TFI_LANES, to += (size_t)TFI_UNIT_W * TFI_VECTOR)
-            TFI_K(unpack_any)(f, row, b / TFI_LANES, tfi_min(TFI_LANES, n - b), to);
-    }
+static TFI_TARGET void TFI_K(rows)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
+                                   int rows, int n, const unsigned char *token, float *sums,
+                                   unsigned char *unpacked) {
+    switch (f->dtype) { TFI_QUANTISED(TFI_ROWS_CASE) }
 }
+#undef TFI_DEFINE_ROWS
+#undef TFI_ROWS_CASE
 
 /* out[t, r] = the lanes of sums[r, t], added up. */
 static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens, float *out,
@@ -6007,58 +6008,33 @@ static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens
                 V_SUM(V_LOAD(sums + r * width + t * TFI_LANES));
 }
 
-/* The same for one token. */
-static TFI_TARGET void TFI_K(blocks1)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
-                                      int rows, const unsigned char *panel, int k, float *out,
-                                      unsigned char *scratch) {
-    enum { MOST = 16 };
-    float sums[MOST * TFI_LANES];
-    size_t unit = (size_t)TFI_UNIT_X * TFI_VECTOR,
-           units = (size_t)(k + 32 * TFI_LANES - 1) / (32 * TFI_LANES);
-    const unsigned char *x = scratch;
-    memcpy(scratch, panel, units * unit);
-    for (size_t u = 0; u < units; u++)
-        for (size_t h = 0; h < 2; h++)
-            TFI_K(transpose4)
-            (panel + u * unit + 4 * h * TFI_VECTOR, scratch + u * unit + 4 * h * TFI_VECTOR);
-    for (int first = 0, count; first < rows; first += count, w += (size_t)count * w_bytes) {
-        count = tfi_min(MOST, rows - first);
-        switch (f->dtype) { TFI_QUANTISED(TFI_DOT_CASE) }
-        TFI_K(block_sums)(sums, count, 1, out + first, 0);
-    }
-}
-
 /* See tfi_kernels.blocks.  Some rows at a time are unpacked, then meet all tokens; a cut along k
- * keeps a panel's part in first-level cache meanwhile. */
+ * keeps a panel's part in first-level cache meanwhile.  A panel of one token meets them packed. */
 static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
                                      int rows, const void *panels, int n, int k, float *out,
                                      size_t out_stride, void *scratch) {
     int units = (k + 32 * TFI_LANES - 1) / (32 * TFI_LANES), cut = TFI_BLOCK_CUT / (32 * TFI_LANES);
     size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
-    int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
+    int most = n == 1 ? TFI_BLOCK_MOST : n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
-    if (n == 1 && f->dtype != TRANSFORMER_TQ1_0) {
-        TFI_K(blocks1)
-        (f, w, w_bytes, rows, (const unsigned char *)panels, k, out, unpacked);
-        return;
-    }
-    float *sums = (float *)(void *)(unpacked + w_row * (size_t)most);
-    for (int first = 0; first < rows; first += most) {
+    float *sums = (float *)(void *)(unpacked + (n == 1 ? 0 : w_row * (size_t)most));
+    for (int first = 0; first < rows; first += most, w += (size_t)most * w_bytes) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
-        for (int r = 0; r < count; r++) TFI_K(unpack)
-        (f, w + (size_t)(first + r) * w_bytes, k / 32, unpacked + (size_t)r * w_row);
-        if (count < padded)
+        if (n > 1) {
+            TFI_K(rows)(f, w, w_bytes, count, k / 32, NULL, NULL, unpacked);
             memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
+        }
         for (int t0 = 0; t0 < n; t0 += TFI_TILE) {
             int tokens = tfi_min(TFI_TILE, n - t0);
             const unsigned char *x =
                 (const unsigned char *)panels + (size_t)t0 * tfi_act_bytes(TFI_ACT_INT8, k);
             memset(sums, 0, (size_t)(padded * tokens) * TFI_VECTOR);
-            for (int u = 0; u < units; u += cut)
+            if (tokens == 1) TFI_K(rows)(f, w, w_bytes, count, k / 32, x, sums, NULL);
+            for (int u = 0; tokens > 1 && u < units; u += cut)
                 for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) TFI_K(block_tiles)
             (unpacked + (size_t)r * w_row + (size_t)u * w_unit, w_row,
              x + (size_t)u * (size_t)tokens * TFI_UNIT_X * TFI_VECTOR, tfi_min(cut, units - u),
-             sums + r * tokens * TFI_LANES, tokens, f->bias, f->groups);
+             sums + r * tokens * TFI_LANES, tokens, !!f->bias, f->groups);
             TFI_K(block_sums)
             (sums, count, tokens, out + (size_t)t0 * out_stride + first, out_stride);
         }
@@ -6219,6 +6195,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef D_LOW64
 #undef D_HIGH64
 #undef D_ADD32
+#undef D_SUB32
 #undef D_RIGHT32
 #undef D_HALVES
 #undef D_TWO_HALVES

@@ -2416,14 +2416,14 @@ struct transformer_workspace {
 
 /* A thread's own scratch, in this order: */
 typedef struct tfi_private {
-    void *panel;     /* one panel of the widest product */
-    float *scores;   /* [TFI_QUERY_ROWS, TFI_KEY_BLOCK] */
-    float *sums;     /* [TFI_QUERY_ROWS, value_dim] */
-    float *bias;     /* [TFI_KEY_BLOCK] */
-    float *queries;  /* [TFI_QUERY_ROWS, head_dim] */
-    float *head;     /* [batch, TFI_HEAD_BLOCK] */
-    void *unpacked;  /* rows of a quantised matrix, see tfi_block_scratch */
-    float *cut_sums; /* partial sums of a product, see tfi_sums_bytes */
+    void *panel[TFI_N_ACTS]; /* one panel each of the widest product */
+    float *scores;           /* [TFI_QUERY_ROWS, TFI_KEY_BLOCK] */
+    float *sums;             /* [TFI_QUERY_ROWS, value_dim] */
+    float *bias;             /* [TFI_KEY_BLOCK] */
+    float *queries;          /* [TFI_QUERY_ROWS, head_dim] */
+    float *head;             /* [batch, TFI_HEAD_BLOCK] */
+    void *unpacked;          /* rows of a quantised matrix, see tfi_block_scratch */
+    float *cut_sums;         /* partial sums of a product, see tfi_sums_bytes */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2483,8 +2483,9 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
     const transformer_config *c = &m->config;
     int widest = tfi_widest_input(c), cut = m->used_acts != 1 << TFI_ACT_INT8 ? batch : 0;
     tfi_private p;
-    p.panel = tfi_take(arena, tfi_act_bytes(TFI_ACT_F32, tfi_round_up(widest, TFI_UNIT_COLS)),
-                       TFI_MAX_TILE);
+    for (int act = 0; act < TFI_N_ACTS; act++)
+        p.panel[act] =
+            tfi_take(arena, m->used_acts >> act & 1 ? tfi_act_bytes(act, widest) : 0, TFI_MAX_TILE);
     p.scores = (float *)tfi_take(arena, TFI_QUERY_ROWS * TFI_KEY_BLOCK, sizeof(float));
     p.sums = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_padded(tfi_value_dim(c))),
                                sizeof(float));
@@ -2653,18 +2654,32 @@ static void tfi_product_decoded(const tfi_run *r, const transformer_tensor *w, c
     }
 }
 
-/* out = x W^T for rows begin .. end-1 of a weight matrix.  Few tokens are packed by each thread
- * for itself, which saves a barrier; many have been packed by tfi_pack_rows. */
-static void tfi_product(const tfi_run *r, const transformer_tensor *w, const float *x, int stride,
-                        int n, int begin, int end, float *out, int out_stride, int part) {
-    int kind = tfi_weight_kind(r->m, w->dtype), act = tfi_act_of(kind);
+/* What goes into products: n rows.  Few are packed by each thread for itself, which saves a
+ * barrier, once for all products that follow; many have been packed by tfi_pack_rows. */
+typedef struct tfi_input {
+    const float *x;
+    int stride, n, packed; /* packed: bits 1 << TFI_ACT_* */
+} tfi_input;
+
+static tfi_input tfi_input_of(const float *x, int stride, int n) {
+    tfi_input in;
+    in.x = x, in.stride = stride, in.n = n, in.packed = 0;
+    return in;
+}
+
+/* out = x W^T for rows begin .. end-1 of a weight matrix. */
+static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input *in, int begin,
+                        int end, float *out, int out_stride, int part) {
+    int kind = tfi_weight_kind(r->m, w->dtype), act = tfi_act_of(kind), n = in->n;
     const void *panels = r->w->packed[act];
     if (begin >= end) return;
     if (n == 1 && act == TFI_ACT_F32) {
-        panels = x; /* a panel of one token is the row itself */
+        panels = in->x; /* a panel of one token is the row itself */
     } else if (n <= r->k->tile) {
-        void *own = tfi_private_of(r, part).panel;
-        tfi_pack_panels(r->k, act, own, x, stride, n, w->cols, 0, 1);
+        void *own = tfi_private_of(r, part).panel[act];
+        if (!(in->packed >> act & 1))
+            tfi_pack_panels(r->k, act, own, in->x, in->stride, n, w->cols, 0, 1);
+        in->packed |= 1 << act;
         panels = own;
     }
     if (kind == TFI_W_DECODED) {
@@ -2683,14 +2698,14 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, const flo
 }
 
 /* out[:, rows of this part] = x W^T + bias, clamped. */
-static void tfi_linear(const tfi_run *r, int role, int layer, const float *x, int stride, int n,
-                       float *out, int out_stride, float clip, int part) {
+static void tfi_linear(const tfi_run *r, int role, int layer, tfi_input *in, float *out,
+                       int out_stride, float clip, int part) {
     const transformer_tensor *w = tfi_tensor(r->m, role, layer);
     const float *bias = tfi_vector(r->m, role + 1, layer);
     int begin, end;
     tfi_share(w->rows, 16, part, r->parts, &begin, &end);
-    tfi_product(r, w, x, stride, n, begin, end, out + begin, out_stride, part);
-    for (int t = 0; t < n && (bias || clip > 0); t++) {
+    tfi_product(r, w, in, begin, end, out + begin, out_stride, part);
+    for (int t = 0; t < in->n && (bias || clip > 0); t++) {
         float *row = out + (size_t)t * (size_t)out_stride;
         for (int i = begin; bias && i < end; i++) row[i] += bias[i];
         for (int i = begin; clip > 0 && i < end; i++)
@@ -2780,8 +2795,8 @@ static void tfi_step_project_embedding(const tfi_run *r, int layer, int part) {
     int begin, end;
     (void)layer;
     tfi_share(w->rows, 16, part, r->parts, &begin, &end);
-    tfi_product(r, w, r->w->embedded, r->w->embedded_stride, r->n_rows, begin, end, r->w->x + begin,
-                r->w->x_stride, part);
+    tfi_input in = tfi_input_of(r->w->embedded, r->w->embedded_stride, r->n_rows);
+    tfi_product(r, w, &in, begin, end, r->w->x + begin, r->w->x_stride, part);
 }
 
 static void tfi_step_position(const tfi_run *r, int layer, int part) {
@@ -2822,12 +2837,10 @@ static void tfi_step_pack_h(const tfi_run *r, int layer, int part) {
 static void tfi_step_qkv(const tfi_run *r, int layer, int part) {
     transformer_workspace *w = r->w;
     float clip = r->c->qkv_clip;
-    tfi_linear(r, TRANSFORMER_Q, layer, w->h, w->x_stride, r->n_rows, w->q, w->q_stride, clip,
-               part);
-    tfi_linear(r, TRANSFORMER_K, layer, w->h, w->x_stride, r->n_rows, w->k, w->k_stride, clip,
-               part);
-    tfi_linear(r, TRANSFORMER_V, layer, w->h, w->x_stride, r->n_rows, w->v, w->v_stride, clip,
-               part);
+    tfi_input in = tfi_input_of(w->h, w->x_stride, r->n_rows);
+    tfi_linear(r, TRANSFORMER_Q, layer, &in, w->q, w->q_stride, clip, part);
+    tfi_linear(r, TRANSFORMER_K, layer, &in, w->k, w->k_stride, clip, part);
+    tfi_linear(r, TRANSFORMER_V, layer, &in, w->v, w->v_stride, clip, part);
 }
 
 /* Normalises queries or keys, in place: over all heads together, or head by head. */
@@ -3252,8 +3265,8 @@ static void tfi_step_pack_z(const tfi_run *r, int layer, int part) {
 }
 
 static void tfi_step_attn_out(const tfi_run *r, int layer, int part) {
-    tfi_linear(r, TRANSFORMER_ATTN_OUT, layer, r->w->z, r->w->z_stride, r->n_rows, r->w->attn,
-               r->w->x_stride, 0, part);
+    tfi_input in = tfi_input_of(r->w->z, r->w->z_stride, r->n_rows);
+    tfi_linear(r, TRANSFORMER_ATTN_OUT, layer, &in, r->w->attn, r->w->x_stride, 0, part);
 }
 
 /* A block's output: norm, scale. */
@@ -3297,11 +3310,10 @@ static void tfi_step_mlp_norm(const tfi_run *r, int layer, int part) {
 
 static void tfi_step_mlp_up(const tfi_run *r, int layer, int part) {
     transformer_workspace *w = r->w;
-    tfi_linear(r, TRANSFORMER_MLP_UP, layer, w->h, w->x_stride, r->n_rows, w->up, w->mlp_stride, 0,
-               part);
+    tfi_input in = tfi_input_of(w->h, w->x_stride, r->n_rows);
+    tfi_linear(r, TRANSFORMER_MLP_UP, layer, &in, w->up, w->mlp_stride, 0, part);
     if (r->c->gated)
-        tfi_linear(r, TRANSFORMER_MLP_GATE, layer, w->h, w->x_stride, r->n_rows, w->gate,
-                   w->mlp_stride, 0, part);
+        tfi_linear(r, TRANSFORMER_MLP_GATE, layer, &in, w->gate, w->mlp_stride, 0, part);
 }
 
 /* gate = act(gate) * up; without a gate, up = act(up) (w->gate is w->up then). */
@@ -3321,8 +3333,8 @@ static void tfi_step_pack_mlp(const tfi_run *r, int layer, int part) {
 }
 
 static void tfi_step_mlp_down(const tfi_run *r, int layer, int part) {
-    tfi_linear(r, TRANSFORMER_MLP_DOWN, layer, r->w->gate, r->w->mlp_stride, r->n_rows, r->w->mlp,
-               r->w->x_stride, 0, part);
+    tfi_input in = tfi_input_of(r->w->gate, r->w->mlp_stride, r->n_rows);
+    tfi_linear(r, TRANSFORMER_MLP_DOWN, layer, &in, r->w->mlp, r->w->x_stride, 0, part);
 }
 static void tfi_step_mlp_post(const tfi_run *r, int layer, int part) {
     tfi_finish_block(r, TRANSFORMER_MLP_POST_NORM, layer, r->w->mlp, part);
@@ -3353,8 +3365,8 @@ static void tfi_step_project_out(const tfi_run *r, int layer, int part) {
     int begin, end;
     (void)layer;
     tfi_share(w->rows, 16, part, r->parts, &begin, &end);
-    tfi_product(r, w, r->w->h, r->w->x_stride, r->n_out, begin, end, r->w->embedded + begin,
-                r->w->embedded_stride, part);
+    tfi_input in = tfi_input_of(r->w->h, r->w->x_stride, r->n_out);
+    tfi_product(r, w, &in, begin, end, r->w->embedded + begin, r->w->embedded_stride, part);
 }
 static void tfi_step_pack_projected(const tfi_run *r, int layer, int part) {
     (void)layer;
@@ -3375,17 +3387,14 @@ static void tfi_score_block(const tfi_run *r, float *logits, int block, int n, i
 
 /* Logits of vocabulary rows block * TFI_HEAD_BLOCK ...: product, bias, scale, cap; then stored,
  * scored or both. */
-static void tfi_head_block(const tfi_run *r, int block, int part) {
+static void tfi_head_block(const tfi_run *r, tfi_input *in, int block, int part) {
     const transformer_tensor *head =
         tfi_tensor(r->m, r->c->tied ? TRANSFORMER_EMBEDDING : TRANSFORMER_HEAD, 0);
     const float *bias = tfi_vector(r->m, TRANSFORMER_HEAD_BIAS, 0);
-    int projected = r->c->embedding_dim != r->c->dim, first = block * TFI_HEAD_BLOCK;
-    int n = tfi_min(TFI_HEAD_BLOCK, r->c->vocab_size - first);
+    int first = block * TFI_HEAD_BLOCK, n = tfi_min(TFI_HEAD_BLOCK, r->c->vocab_size - first);
     float *logits = tfi_private_of(r, part).head;
     float exponentials[TFI_HEAD_BLOCK];
-    tfi_product(r, head, projected ? r->w->embedded : r->w->h,
-                projected ? r->w->embedded_stride : r->w->x_stride, r->n_out, first, first + n,
-                logits, TFI_HEAD_BLOCK, part);
+    tfi_product(r, head, in, first, first + n, logits, TFI_HEAD_BLOCK, part);
     for (int o = 0; o < r->n_out; o++) {
         float *row = logits + (size_t)o * TFI_HEAD_BLOCK;
         for (int i = 0; bias && i < n; i++) row[i] += bias[first + i];
@@ -3402,10 +3411,12 @@ static int tfi_n_head_blocks(const tfi_run *r) {
 }
 
 static void tfi_step_head(const tfi_run *r, int layer, int part) {
-    int begin, end;
+    int begin, end, projected = r->c->embedding_dim != r->c->dim;
+    tfi_input in = tfi_input_of(projected ? r->w->embedded : r->w->h,
+                                projected ? r->w->embedded_stride : r->w->x_stride, r->n_out);
     (void)layer;
     tfi_share(tfi_n_head_blocks(r), 1, part, r->parts, &begin, &end);
-    for (int block = begin; block < end && r->n_out; block++) tfi_head_block(r, block, part);
+    for (int block = begin; block < end && r->n_out; block++) tfi_head_block(r, &in, block, part);
 }
 
 /* log p = logit - log sum exp, over the blocks in order.  If a tap has had its hands on stored
@@ -4368,7 +4379,10 @@ static TFI_TARGET TFI_INLINE __m512 tfi_halves16(const unsigned char *p, const i
     v = _mm512_mask_loadu_epi16(v, (__mmask32)(most << j), p + j * (per * step - 2));
     TFI_MERGE(1)
     TFI_MERGE(2)
-    TFI_MERGE(3) if (per == 2){TFI_MERGE(4) TFI_MERGE(5) TFI_MERGE(6) TFI_MERGE(7)}
+    TFI_MERGE(3)
+    if (per == 2) {
+        TFI_MERGE(4) TFI_MERGE(5) TFI_MERGE(6) TFI_MERGE(7)
+    }
 #define TFI_HALF_16(L)                                                                             \
     (short)(per == 4 ? L / 4 * words + L % 4 : L / 4 % 2 * words + L % 4 * 2 + L / 8)
     __m256i index =
@@ -5760,10 +5774,9 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
     unsigned char *to = (unsigned char *)panel;
     const int unit = 32 * TFI_LANES;
     for (int first = 0; first < k; first += unit, to += (size_t)TFI_UNIT_X * (size_t)n * TFI_VECTOR)
-        for (int t = 0; t < n; t++)
-            TFI_K(pack_unit)
-            (rows[t] + first, tfi_min(unit, k - first), to + (size_t)t * TFI_VECTOR,
-             (size_t)n * TFI_VECTOR);
+        for (int t = 0; t < n; t++) TFI_K(pack_unit)
+    (rows[t] + first, tfi_min(unit, k - first), to + (size_t)t * TFI_VECTOR,
+     (size_t)n * TFI_VECTOR);
 }
 
 /* 16 bytes of each block that step i of a unit covers, shifted right and masked.  B(s) is the block

@@ -820,14 +820,12 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #define TFI_NOINLINE __attribute__((noinline))
 #define TFI_FORCE_INLINE inline __attribute__((always_inline))
 #define TFI_UNUSED __attribute__((unused))
-#define TFI_PREFETCH(p) __builtin_prefetch(p, 0, 2)
-#define TFI_PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 3)
+#define TFI_PREFETCH(p, level) __builtin_prefetch(p, 0, level)
 #else
 #define TFI_NOINLINE
 #define TFI_FORCE_INLINE inline
 #define TFI_UNUSED
-#define TFI_PREFETCH(p) (void)(p)
-#define TFI_PREFETCH_NEAR(p) (void)(p)
+#define TFI_PREFETCH(p, level) (void)(p)
 #endif
 
 enum {
@@ -1244,21 +1242,6 @@ static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned c
         x = (x | x << 4) & low4, y = (y | y << 6) & low2;
         one[0] = one[1] = tfi_less_32(x | y << 4);
     }
-}
-
-/* What 32 activations of 8 bits need beside their integers: see >>bodies. */
-typedef struct tfi_quantised {
-    float scale;
-    int32_t start;
-    float sum; /* of both halves together, then one by one */
-    int32_t starts[2];
-    float sums[2];
-} tfi_quantised;
-
-static void tfi_set_quantised(tfi_quantised *q, float scale, float low, float high) {
-    q->scale = scale, q->start = -128 * (int32_t)(low + high), q->sum = scale * (low + high);
-    q->starts[0] = -128 * (int32_t)low, q->starts[1] = -128 * (int32_t)high;
-    q->sums[0] = scale * low, q->sums[1] = scale * high;
 }
 
 static const tfi_format *tfi_format_of(int dtype) {
@@ -4032,10 +4015,6 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 #define TFI_INLINE inline
 #endif
 
-static TFI_INLINE void tfi_prefetch(const void *from, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) TFI_PREFETCH_NEAR((const unsigned char *)from + i);
-}
-
 /* ---- scalar: one lane ---- */
 #define TFI_PASS
 #define TFI_ROW scalar
@@ -4225,16 +4204,12 @@ static TFI_TARGET TFI_INLINE void tfi_store8_bytes(int8_t *p, __m256 v) {
     _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
 }
 /* 16 bytes, two sets of 8: one after the other or in turn; in lane order */
-static TFI_TARGET TFI_INLINE __m128i tfi_order8(const uint64_t *s, const int in_turn) {
-    const __m128i bytes = _mm_set_epi64x((long long)s[1], (long long)s[0]);
-    return in_turn ? _mm_shuffle_epi8(
-                         bytes, _mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15))
-                   : _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9,
-                                                           11, 13, 15));
-}
 static TFI_TARGET TFI_INLINE void tfi_subscales8(const uint64_t *s, const int in_turn, __m256 *a,
                                                  __m256 *b) {
-    __m128i bytes = tfi_order8(s, in_turn);
+    const __m128i index = in_turn
+                              ? _mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15)
+                              : _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    __m128i bytes = _mm_shuffle_epi8(_mm_set_epi64x((long long)s[1], (long long)s[0]), index);
     *a = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
     *b = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)));
 }
@@ -4375,14 +4350,9 @@ static TFI_TARGET TFI_INLINE __m512 tfi_halves16(const unsigned char *p, const i
     const int per = step > 18 ? 2 : 4, words = step / 2;
     const uint32_t most = per == 4 ? 1u | 1u << 9 | 1u << 18 | 1u << 27 : 1u | 1u << words;
     __m512i v = _mm512_loadu_si512((const void *)p);
-#define TFI_MERGE(j)                                                                               \
-    v = _mm512_mask_loadu_epi16(v, (__mmask32)(most << j), p + j * (per * step - 2));
-    TFI_MERGE(1)
-    TFI_MERGE(2)
-    TFI_MERGE(3)
-    if (per == 2) {
-        TFI_MERGE(4) TFI_MERGE(5) TFI_MERGE(6) TFI_MERGE(7)
-    }
+#define TFI_MERGE(j) _mm512_mask_loadu_epi16(v, (__mmask32)(most << j), p + j * (per * step - 2))
+    v = TFI_MERGE(1), v = TFI_MERGE(2), v = TFI_MERGE(3);
+    if (per == 2) v = TFI_MERGE(4), v = TFI_MERGE(5), v = TFI_MERGE(6), v = TFI_MERGE(7);
 #define TFI_HALF_16(L)                                                                             \
     (short)(per == 4 ? L / 4 * words + L % 4 : L / 4 % 2 * words + L % 4 * 2 + L / 8)
     __m256i index =
@@ -5273,10 +5243,10 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
         }                                                                                          \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
             if (T < TFI_TILE && ahead) {                                                           \
-                TFI_PREFETCH(w0 + i + ahead);                                                      \
-                TFI_PREFETCH(w1 + i + ahead);                                                      \
-                TFI_PREFETCH(w2 + i + ahead);                                                      \
-                TFI_PREFETCH(w3 + i + ahead);                                                      \
+                TFI_PREFETCH(w0 + i + ahead, 2);                                                   \
+                TFI_PREFETCH(w1 + i + ahead, 2);                                                   \
+                TFI_PREFETCH(w2 + i + ahead, 2);                                                   \
+                TFI_PREFETCH(w3 + i + ahead, 2);                                                   \
             }                                                                                      \
             LIST(TFI_LOAD_X, 0)                                                                    \
             w = TFI_W_LOAD(w0 + i);                                                                \
@@ -5662,17 +5632,18 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #ifdef TFI_BLOCKS
 #define TFI_VECTOR (4 * TFI_LANES) /* bytes */
 #if TFI_BLOCK_ROWS == 4
-TFI_DEFINE_BLOCK_TILE(2, TFI_T2, TFI_R4, TFI_BLOCK_MACS4)
-TFI_DEFINE_BLOCK_TILE(3, TFI_T3, TFI_R4, TFI_BLOCK_MACS4)
+#define TFI_BLOCK_TILE(T) TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R4, TFI_BLOCK_MACS4)
 #else
-TFI_DEFINE_BLOCK_TILE(2, TFI_T2, TFI_R2, TFI_BLOCK_MACS2)
-TFI_DEFINE_BLOCK_TILE(3, TFI_T3, TFI_R2, TFI_BLOCK_MACS2)
+#define TFI_BLOCK_TILE(T) TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R2, TFI_BLOCK_MACS2)
 #endif
+TFI_BLOCK_TILE(2)
+TFI_BLOCK_TILE(3)
 #if TFI_TILE == 6
-TFI_DEFINE_BLOCK_TILE(4, TFI_T4, TFI_R4, TFI_BLOCK_MACS4)
-TFI_DEFINE_BLOCK_TILE(5, TFI_T5, TFI_R4, TFI_BLOCK_MACS4)
-TFI_DEFINE_BLOCK_TILE(6, TFI_T6, TFI_R4, TFI_BLOCK_MACS4)
+TFI_BLOCK_TILE(4)
+TFI_BLOCK_TILE(5)
+TFI_BLOCK_TILE(6)
 #endif
+#undef TFI_BLOCK_TILE
 
 static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(const unsigned char *w, size_t w_row,
                                                      const unsigned char *x, int units, float *sums,
@@ -5719,11 +5690,6 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(sum_bytes)(const unsigned char *q) {
                               D_DOT(0, D_ZERO, one, D_LOAD(q + 2 * TFI_VECTOR)),
                               D_DOT(0, D_ZERO, one, D_LOAD(q + 3 * TFI_VECTOR)));
 }
-static TFI_TARGET TFI_INLINE TFI_I TFI_K(start)(TFI_I sum) {
-    for (int i = 0; i < 7; i++) sum = D_ADD32(sum, sum);
-    return D_SUB32(D_ZERO, sum);
-}
-
 /* A unit of k numbers to vectors that are `step` bytes apart. */
 static TFI_TARGET TFI_INLINE void TFI_K(pack_unit)(const float *x, int k, unsigned char *to,
                                                    size_t step) {
@@ -5760,14 +5726,17 @@ static TFI_TARGET TFI_INLINE void TFI_K(pack_unit)(const float *x, int k, unsign
         else TFI_K(transpose)(a, b, c, d, to + (size_t)(4 * h) * step, step);
     }
     TFI_I low = TFI_K(sum_bytes)(q), high = TFI_K(sum_bytes)(q + 4 * TFI_VECTOR);
-    TFI_V low_sum = V_MUL(scale, V_FROM_INT(low)), high_sum = V_MUL(scale, V_FROM_INT(high));
-    D_STORE(to + 9 * step, TFI_K(start)(D_ADD32(low, high)));
-    D_STORE(to + 11 * step, TFI_K(start)(low));
-    D_STORE(to + 12 * step, TFI_K(start)(high));
+    TFI_I low_start = low, high_start = high;
+    for (int i = 0; i < 7; i++)
+        low_start = D_ADD32(low_start, low_start), high_start = D_ADD32(high_start, high_start);
+    low_start = D_SUB32(D_ZERO, low_start), high_start = D_SUB32(D_ZERO, high_start);
+    D_STORE(to + 9 * step, D_ADD32(low_start, high_start));
+    D_STORE(to + 11 * step, low_start);
+    D_STORE(to + 12 * step, high_start);
     V_STORE((float *)(void *)(to + 8 * step), scale);
     V_STORE((float *)(void *)(to + 10 * step), V_MUL(scale, V_FROM_INT(D_ADD32(low, high))));
-    V_STORE((float *)(void *)(to + 13 * step), low_sum);
-    V_STORE((float *)(void *)(to + 14 * step), high_sum);
+    V_STORE((float *)(void *)(to + 13 * step), V_MUL(scale, V_FROM_INT(low)));
+    V_STORE((float *)(void *)(to + 14 * step), V_MUL(scale, V_FROM_INT(high)));
 }
 
 static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k) {
@@ -5921,12 +5890,8 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
                                                    const int first, const unsigned char *x,
                                                    const int g, const TFI_V *scales, TFI_V sum) {
     const int is_signed = f->bias == 128 && !D_BIAS;
-    const int shift = f->bias == 1    ? 7
-                      : f->bias == 4  ? 5
-                      : f->bias == 8  ? 4
-                      : f->bias == 16 ? 3
-                      : f->bias == 32 ? 2
-                                      : 0; /* bias << shift is 128 */
+    int shift = 0;
+    while (f->bias && f->bias << shift < 128) shift++;
     TFI_I total = TFI_K(gather_sums)(TFI_K(piece_dot)(f, src, first, x, 0, g, is_signed),
                                      TFI_K(piece_dot)(f, src, first, x, 1, g, is_signed),
                                      TFI_K(piece_dot)(f, src, first, x, 2, g, is_signed),
@@ -5957,7 +5922,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
         for (int b = 0; b < n; b += TFI_LANES) {
             const unsigned char *src = w + (size_t)(b / per) * (size_t)f->size, *codes;
             const int first = TFI_LANES < 8 ? b % per : 0;
-            tfi_prefetch(src + TFI_AHEAD_BYTES, (size_t)unit);
+            for (int i = 0; i < unit; i += 64) TFI_PREFETCH(src + TFI_AHEAD_BYTES + i, 3);
             if (n - b < TFI_LANES) {
                 memset(copy, 0, sizeof copy);
                 memcpy(copy, src, (size_t)((n - b + per - 1) / per) * (size_t)f->size);
@@ -6057,37 +6022,40 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
 #endif
 
 #if TFI_LANES == 1
-/* The scalar row: panels are, per block of 32, the numbers of tfi_quantised and the integers. */
+/* The scalar row: panels are blocks of 32. */
+typedef struct tfi_quantised {
+    float scale, sum, sums[2]; /* sum: of all integers times scale, then of either half */
+    int8_t q[32];
+} tfi_quantised;
+
 static void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k) {
     unsigned char *to = (unsigned char *)panel;
     for (int i = 0; i < k; i += 32, to += TFI_UNIT_X * 4) {
-        tfi_quantised numbers;
-        int8_t q[32];
+        tfi_quantised block;
         float size = 0, inverse, half[2] = {0, 0};
         (void)n;
         for (int j = 0; j < 32; j++) size = tfi_larger(size, fabsf(rows[0][i + j]));
         inverse = size > 1e-30f ? 127 / size : 0;
         for (int j = 0; j < 32; j++) {
             float x = inverse > 0 ? tfi_nearest(rows[0][i + j] * inverse) : 0;
-            q[j] = (int8_t)x, half[j / 16] += x;
+            block.q[j] = (int8_t)x, half[j / 16] += x;
         }
-        size = inverse > 0 || !(size >= 0 && size <= FLT_MAX) ? size / 127 : 0;
-        tfi_set_quantised(&numbers, size, half[0], half[1]);
-        memcpy(to, &numbers, sizeof numbers), memcpy(to + sizeof numbers, q, sizeof q);
+        block.scale = inverse > 0 || !(size >= 0 && size <= FLT_MAX) ? size / 127 : 0;
+        block.sum = block.scale * (half[0] + half[1]);
+        block.sums[0] = block.scale * half[0], block.sums[1] = block.scale * half[1];
+        memcpy(to, &block, sizeof block);
     }
 }
 
 static void TFI_K(block_dot)(const tfi_format *f, const tfi_block *w, int b, const unsigned char *x,
                              float *sum) {
-    tfi_quantised numbers;
-    memcpy(&numbers, x, sizeof numbers);
+    tfi_quantised block;
+    memcpy(&block, x, sizeof block);
     for (int g = 0; g < f->groups; g++) {
         int total = 0, width = 32 / f->groups, from = g * width, group = (32 * b + from) / 16;
-        for (int i = from; i < from + width; i++)
-            total += w->q[32 * b + i] * (int8_t)x[sizeof numbers + (size_t)i];
-        *sum = (float)total * w->scale[group] * numbers.scale + *sum;
-        if (!f->bias)
-            *sum = w->offset[group] * (f->groups == 1 ? numbers.sum : numbers.sums[g]) + *sum;
+        for (int i = from; i < from + width; i++) total += w->q[32 * b + i] * block.q[i];
+        *sum = (float)total * w->scale[group] * block.scale + *sum;
+        if (!f->bias) *sum = w->offset[group] * (f->groups == 1 ? block.sum : block.sums[g]) + *sum;
     }
 }
 

@@ -4361,7 +4361,7 @@ static TFI_TARGET TFI_INLINE __m512 tfi_halves16(const unsigned char *p, const i
                           TFI_HALF_16(8), TFI_HALF_16(9), TFI_HALF_16(10), TFI_HALF_16(11),
                           TFI_HALF_16(12), TFI_HALF_16(13), TFI_HALF_16(14), TFI_HALF_16(15));
     v = _mm512_maskz_permutexvar_epi16((__mmask32)-1, _mm512_castsi256_si512(index), v);
-    return _mm512_maskz_cvtph_ps(TFI_ALL16, _mm512_castsi512_si256(v));
+    return _mm512_maskz_cvtph_ps(TFI_ALL16, _mm512_maskz_extracti64x4_epi64((__mmask8)0xff, v, 0));
 }
 static TFI_TARGET TFI_INLINE __m512 tfi_two_halves16(const unsigned char *p,
                                                      const unsigned char *q) {

@@ -7,8 +7,10 @@
 #define SAMPLER_IMPLEMENTATION
 #define CHAT_IMPLEMENTATION
 #define QUANTIZE_IMPLEMENTATION
+#define GGUF_WRITER_IMPLEMENTATION
 #endif
 #include "examples/chat.h"
+#include "examples/gguf_writer.h"
 #include "examples/quantize.h"
 #include "examples/sampler.h"
 #include "examples/tokenizer.h"
@@ -16,6 +18,7 @@
 #include "examples/model_file.h"
 
 #include "examples/chat.h" /* twice does no harm */
+#include "examples/gguf_writer.h"
 #include "examples/model_file.h"
 #include "examples/quantize.h"
 #include "examples/sampler.h"
@@ -92,5 +95,15 @@ static int quantize(void) {
            !(back[2] > 2.99f && back[2] < 3.01f);
 }
 
-int main(void) { return say("examples/toy_lm", "Once") || converse() || quantize(); }
+static int write_nothing(void) {
+    gguf_writer *w = gguf_writer_new_file("", 0);
+    int status = gguf_writer_text(w, "general.architecture", "llama");
+    if (status == GGUF_WRITER_OK) status = gguf_writer_end(w);
+    gguf_writer_free(w);
+    return status == GGUF_WRITER_OK; /* there is no file of that name */
+}
+
+int main(void) {
+    return say("examples/toy_lm", "Once") || converse() || quantize() || write_nothing();
+}
 #endif

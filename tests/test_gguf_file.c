@@ -8,7 +8,7 @@
 
 #include "counted_model_file.h"
 #include "files.h"
-#include "gguf_writer.h"
+#include "gguf_bytes.h"
 #include "runs.h"
 
 static void check(int ok, const char *what, const char *more) {

@@ -4,7 +4,7 @@
 #include "../examples/inspect.c"
 #undef main
 #include "files.h"
-#include "gguf_writer.h"
+#include "gguf_bytes.h"
 
 #include <sys/wait.h>
 

@@ -1,6 +1,6 @@
 /* Writes GGUF files into w.bytes, correct ones or not: begin, keys with their values, tensors, end. */
-#ifndef GGUF_WRITER_H
-#define GGUF_WRITER_H
+#ifndef GGUF_BYTES_H
+#define GGUF_BYTES_H
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -14,12 +14,15 @@
 #include "tokenizer.h"
 #define SAMPLER_IMPLEMENTATION
 #include "sampler.h"
+#define GRAMMAR_IMPLEMENTATION
+#include "grammar.h"
 
 static const char usage[] =
     "usage: generate MODEL [options]\n"
     "  -p PROMPT          text to go on from (default: none)\n"
     "  -n TOKENS          tokens to generate (default 256; 0 = until the context is "
     "full)\n" SAMPLING_USAGE
+    "  --grammar FILE     the new text follows this grammar (grammar.h; json.gbnf is one)\n"
     "  -z TOKENIZER       a file or directory (default: what MODEL comes with)\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
@@ -27,11 +30,20 @@ static const char usage[] =
     "  --full-precision   float32 activations in every matrix product\n";
 
 typedef struct arguments {
-    const char *model, *tokenizer, *prompt;
+    const char *model, *tokenizer, *prompt, *grammar;
     int n;
     sampling sampling;
     transformer_options options;
 } arguments;
+
+/* What the text has to follow, if anything. */
+typedef struct constraint {
+    grammar *grammar;
+    grammar_state *state;
+    grammar_vocabulary *vocabulary;
+    grammar_token *tokens;
+    char *bytes; /* of all tokens */
+} constraint;
 
 /* What a running generation needs at every step. */
 typedef struct generator {
@@ -47,6 +59,8 @@ typedef struct generator {
     float *logits;
     int32_t *tokens; /* [context] the text so far */
     int n_tokens;
+    int vocab_size; /* that the model and the tokenizer have */
+    constraint constraint;
 } generator;
 
 static void parse_arguments(int argc, char **argv, arguments *a) {
@@ -58,6 +72,7 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
             a->sampling.options.seed =
                 (uint64_t)parse_int("-s", option_value(argc, argv, &i), 0, INT_MAX);
         else if (is_option(argv, &i, "-z")) a->tokenizer = option_value(argc, argv, &i);
+        else if (is_option(argv, &i, "--grammar")) a->grammar = option_value(argc, argv, &i);
         else if (argv[i][0] != '-' && a->model == NULL) a->model = argv[i];
         else if (!sampling_option(argc, argv, &i, &a->sampling) &&
                  !library_option(argc, argv, &i, &a->options))
@@ -91,6 +106,55 @@ static int32_t *encode_prompt(const tokenizer *t, const char *prompt, int *n) {
     return tokens;
 }
 
+/* Models of llama2.c end a text with the BOS of the next. */
+static int ends_text(const tokenizer *t, int token) {
+    return token == tokenizer_bos(t) || tokenizer_is_end(t, token);
+}
+
+static char *read_text(const char *path, size_t most, size_t *size) {
+    char *text = (char *)allocate(most, 1);
+    FILE *f = fopen(path, "rb");
+    if (f == NULL) die("%s: %s", path, strerror(errno));
+    *size = fread(text, 1, most, f);
+    if (ferror(f) || *size == most) die("%s: cannot be read, or is too large", path);
+    fclose(f);
+    return text;
+}
+
+/* Every token's bytes, in the order of tokens. */
+static void list_tokens(constraint *c, const tokenizer *t, int n) {
+    size_t used = 0, room = 1 << 16, bound = tokenizer_decode_bound(t);
+    char *bytes = (char *)allocate(room, 1);
+    c->tokens = (grammar_token *)allocate((size_t)n, sizeof *c->tokens);
+    for (int i = 0; i < n; i++) {
+        if (room - used < bound) {
+            bytes = (char *)realloc(bytes, room = 2 * room + bound);
+            if (bytes == NULL) die("out of memory");
+        }
+        c->tokens[i].size = tokenizer_bytes(t, i, bytes + used);
+        c->tokens[i].is_end = ends_text(t, i);
+        used += (size_t)c->tokens[i].size;
+    }
+    c->bytes = bytes;
+    for (int i = 0; i < n; bytes += c->tokens[i++].size) c->tokens[i].bytes = bytes;
+}
+
+static void load_grammar(constraint *c, const char *path, const tokenizer *t, int n) {
+    grammar_error error;
+    size_t size, bytes;
+    char *text = read_text(path, GRAMMAR_MAX_TEXT + 1, &size);
+    bytes = grammar_size(text, size, &error);
+    if (bytes == 0) die("%s: %s", path, error.text);
+    c->grammar = grammar_compile(text, size, allocate(bytes, 1), bytes, &error);
+    if (c->grammar == NULL) die("%s: %s", path, error.text);
+    free(text);
+    c->state = grammar_start(c->grammar, allocate(grammar_state_size(), 1), grammar_state_size());
+    if (c->state == NULL) die("%s: too ambiguous", path);
+    list_tokens(c, t, n);
+    bytes = grammar_vocabulary_size(n);
+    c->vocabulary = grammar_vocabulary_new(c->tokens, n, allocate(bytes, 1), bytes);
+}
+
 /* n_prompt tokens and a->n new ones are to fit, as far as the model allows. */
 static void set_up_run(generator *g, const arguments *a, int n_prompt) {
     const transformer_config *config = transformer_model_config(g->model);
@@ -106,9 +170,17 @@ static void set_up_run(generator *g, const arguments *a, int n_prompt) {
     g->tokens = (int32_t *)allocate((size_t)transformer_state_context(g->state), sizeof *g->tokens);
     g->scratch = (sampler_candidate *)allocate(vocab_size, sizeof *g->scratch);
     if (sampler_init(&g->sampler, &a->sampling.options) != 0) die("impossible sampling options");
+    g->vocab_size = tokenizer_vocab_size(g->tokenizer);
+    if (config->vocab_size < g->vocab_size) g->vocab_size = config->vocab_size;
+    if (a->grammar) load_grammar(&g->constraint, a->grammar, g->tokenizer, g->vocab_size);
 }
 
 static void free_generator(generator *g) {
+    free(g->constraint.grammar);
+    free(g->constraint.state);
+    free(g->constraint.vocabulary);
+    free(g->constraint.tokens);
+    free(g->constraint.bytes);
     free(g->tokens);
     free(g->scratch);
     free(g->logits);
@@ -151,20 +223,36 @@ static void evaluate_prompt(generator *g, const int32_t *tokens, int n) {
     if (shown > 0) fprintf(stderr, "\r%*s\r", shown, "");
 }
 
+/* Logits of tokens that the grammar does not allow become -infinity. */
+static void mask(constraint *c, float *logits) {
+    int allowed = 0;
+    grammar_status status = grammar_mask(c->grammar, c->state, c->vocabulary, logits, &allowed);
+    if (status != GRAMMAR_OK) die("--grammar: nested too deeply, or too ambiguous");
+    if (allowed == 0) die("--grammar: no token of this model can come next");
+}
+
+/* 1 = the text is over. */
+static int follow(constraint *c, int token) {
+    const grammar_token *t = &c->tokens[token];
+    if (grammar_accept(c->grammar, c->state, t->bytes, (size_t)t->size) != GRAMMAR_OK)
+        die("--grammar: nested too deeply, or too ambiguous");
+    return grammar_must_end(c->grammar, c->state);
+}
+
 /* Samples and evaluates up to n tokens (0 = no limit), until the text ends or the context is full.
  * Returns how many it sampled. */
 static int generate(generator *g, const sampling *choice, int n) {
-    int count = 0, vocab_size = tokenizer_vocab_size(g->tokenizer);
-    int n_logits = transformer_model_config(g->model)->vocab_size;
-    if (n_logits < vocab_size) vocab_size = n_logits;
+    int count = 0, over = 0;
+    if (g->constraint.grammar) g->stream.started = 1; /* a space in front is the grammar's */
     while (n == 0 || count < n) {
-        int32_t token = choose_token(&g->sampler, choice, g->logits, vocab_size, g->tokens,
+        if (g->constraint.grammar) mask(&g->constraint, g->logits);
+        int32_t token = choose_token(&g->sampler, choice, g->logits, g->vocab_size, g->tokens,
                                      g->n_tokens, g->scratch);
-        if (token == tokenizer_bos(g->tokenizer) || tokenizer_is_end(g->tokenizer, token))
-            break; /* llama2.c's models end a text with the BOS of the next */
+        if (ends_text(g->tokenizer, token)) break;
         print_token(g, token);
         count++;
-        if (count == n ||
+        if (g->constraint.grammar) over = follow(&g->constraint, token);
+        if (over || count == n ||
             transformer_state_position(g->state) == transformer_state_context(g->state))
             break;
         evaluate(g, &token, 1, g->logits);

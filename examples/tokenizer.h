@@ -176,6 +176,11 @@ int tokenizer_decode(const tokenizer *t, tokenizer_stream *stream, int token, ch
 /* The text is over: what is still held back becomes U+FFFD.  The stream is as new. */
 int tokenizer_decode_end(tokenizer_stream *stream, char *out);
 
+/* The bytes that token adds to a text that has begun, as they are: they may end within a character.
+ * Writes them to out [tokenizer_decode_bound] and returns how many, none for control tokens; -1 if
+ * there is no such token. */
+int tokenizer_bytes(const tokenizer *t, int token, char *out);
+
 #ifdef __cplusplus
 }
 #endif
@@ -2482,6 +2487,16 @@ static int tki_next_bytes(const tokenizer *t, const tki_piece *piece, int *at, c
     }
     memcpy(bytes, text, (size_t)size);
     return size;
+}
+
+int tokenizer_bytes(const tokenizer *t, int token, char *out) {
+    if (token < 0 || token >= t->n) return -1;
+    const tki_piece *piece = &t->pieces[token];
+    int byte = piece->type == TOKENIZER_BYTE ? tki_byte_value(piece) : -1, written = 0;
+    if (piece->type == TOKENIZER_CONTROL) return 0;
+    if (byte >= 0) return *out = (char)byte, 1;
+    for (int at = 0; at < piece->size;) written += tki_next_bytes(t, piece, &at, out + written);
+    return written;
 }
 
 int tokenizer_decode(const tokenizer *t, tokenizer_stream *stream, int token, char *out) {

@@ -758,8 +758,14 @@ typedef struct gri_thread { /* waits for a byte at step, or (-1) is at the gramm
 enum {
     GRI_SLOTS = 2 * GRAMMAR_MAX_NODES,
     GRI_SEEN = 8 * GRAMMAR_MAX_THREADS,
-    GRI_POOL = 64 * GRAMMAR_MAX_THREADS
+    GRI_POOL = 64 * GRAMMAR_MAX_THREADS,
+    GRI_SETS = GRAMMAR_MAX_TOKEN + 2
 };
+
+typedef struct gri_set { /* threads after some bytes: part of the pool */
+    int32_t from, to;
+    uint32_t hash;
+} gri_set;
 
 struct grammar_state {
     int32_t n_nodes, n_threads; /* threads of the text so far: the first in the pool */
@@ -771,7 +777,12 @@ struct grammar_state {
     uint32_t stamps[GRI_SEEN]; /* of what is in seen */
     gri_thread work[GRI_SEEN / 2];
     gri_thread pool[GRI_POOL];
-    int32_t levels[GRAMMAR_MAX_TOKEN + 2], level_nodes[GRAMMAR_MAX_TOKEN + 2]; /* of grammar_mask */
+    /* of grammar_mask: */
+    int32_t n_sets;
+    gri_set sets[GRI_SETS];
+    int16_t next[GRI_SETS][256];         /* by byte: 0 = not yet known, 1 = none, else set + 2 */
+    int16_t set_slots[4 * GRI_SETS];     /* hash table of sets; 0 = empty, else set + 1 */
+    int16_t path[GRAMMAR_MAX_TOKEN + 1]; /* the set after so many bytes of a token */
 };
 
 static uint32_t gri_hash(int32_t a, int32_t b) {
@@ -845,17 +856,17 @@ static void gri_next_stamp(grammar_state *s) {
     s->stamp = 1;
 }
 
-/* The threads from..to with a byte more, behind them; returns their end. */
-static int gri_advance(const grammar *g, grammar_state *s, int from, int to, int byte) {
+/* The threads from .. to - 1 with a byte more, written from `at` on; returns their end. */
+static int gri_advance(const grammar *g, grammar_state *s, int from, int to, int at, int byte) {
     const gri_step *code = gri_code(g);
-    int i, end = to;
+    int i, end = at;
     gri_next_stamp(s);
     for (i = from; i < to && !s->limit; i++) {
         int32_t step = s->pool[i].step;
         if (step >= 0 && byte >= code[step].lo && byte <= code[step].hi)
             gri_close(g, s, step + 1, s->pool[i].node, &end);
     }
-    if (end - to > GRAMMAR_MAX_THREADS) s->limit = 1;
+    if (end - at > GRAMMAR_MAX_THREADS) s->limit = 1;
     return end;
 }
 
@@ -865,7 +876,10 @@ grammar_state *grammar_start(const grammar *g, void *memory, size_t memory_size)
     grammar_state *s = (grammar_state *)memory;
     int end = 0;
     if (!g || !s || memory_size < sizeof *s) return NULL;
-    memset(s, 0, sizeof *s);
+    memset(s->slots, 0, sizeof s->slots);
+    memset(s->stamps, 0, sizeof s->stamps);
+    s->stamp = 0;
+    s->limit = 0;
     s->n_nodes = 1; /* the bottom */
     gri_next_stamp(s);
     gri_close(g, s, gri_rules(g)[g->root].start, 0, &end);
@@ -904,7 +918,7 @@ static grammar_status gri_add(const grammar *g, grammar_state *s, const char *by
     nodes = s->n_nodes;
     first = to = s->n_threads;
     for (from = 0, i = 0; i < size; i++) { /* the latest are moved to behind the text's own */
-        end = gri_advance(g, s, from, to, (unsigned char)bytes[i]);
+        end = gri_advance(g, s, from, to, to, (unsigned char)bytes[i]);
         if (from > 0) memmove(&s->pool[first], &s->pool[to], (size_t)(end - to) * sizeof *s->pool);
         end -= from > 0 ? to - first : 0;
         from = first;
@@ -1002,41 +1016,85 @@ grammar_vocabulary *grammar_vocabulary_new(const grammar_token *tokens, int n, v
     return v;
 }
 
-/* Goes from the threads after `depth` bytes of a token to its end; returns how many bytes could be
- * taken. */
+/* Sets of threads, each with what every byte leads to: an automaton that is made as it is needed
+ * (Thompson 1968) and forgotten when it is full. */
+static void gri_begin_sets(grammar_state *s, int n_nodes) {
+    gri_drop_nodes(s, n_nodes);
+    memset(s->set_slots, 0, sizeof s->set_slots);
+    memset(s->next[0], 0, sizeof s->next[0]);
+    s->sets[0].from = 0;
+    s->sets[0].to = s->n_threads;
+    s->sets[0].hash = 0;
+    s->n_sets = 1;
+    s->path[0] = 0;
+    s->limit = 0;
+}
+
+/* The number of the set that is written behind the others, up to `to`: an equal one's, or a new. */
+static int gri_same_set(grammar_state *s, int to) {
+    int32_t from = s->sets[s->n_sets - 1].to, i;
+    size_t bytes = (size_t)(to - from) * sizeof *s->pool;
+    uint32_t hash = 1, slot;
+    for (i = from; i < to; i++) hash = hash * 31 + gri_hash(s->pool[i].step, s->pool[i].node);
+    for (slot = hash % (4 * GRI_SETS); s->set_slots[slot]; slot = (slot + 1) % (4 * GRI_SETS)) {
+        const gri_set *other = &s->sets[s->set_slots[slot] - 1];
+        if (other->hash == hash && other->to - other->from == to - from &&
+            memcmp(&s->pool[other->from], &s->pool[from], bytes) == 0)
+            return s->set_slots[slot] - 1;
+    }
+    if (s->n_sets == GRI_SETS) return s->limit = 1, 0;
+    s->sets[s->n_sets].from = from;
+    s->sets[s->n_sets].to = to;
+    s->sets[s->n_sets].hash = hash;
+    memset(s->next[s->n_sets], 0, sizeof s->next[0]);
+    s->set_slots[slot] = (int16_t)(s->n_sets + 1);
+    return s->n_sets++;
+}
+
+/* The set after one more byte, -1 = none. */
+static int gri_next_set(const grammar *g, grammar_state *s, int set, unsigned char byte) {
+    int at = s->sets[s->n_sets - 1].to, end, next = -1;
+    if (s->next[set][byte]) return s->next[set][byte] - 2;
+    end = gri_advance(g, s, s->sets[set].from, s->sets[set].to, at, byte);
+    if (end > at && !s->limit) next = gri_same_set(s, end);
+    if (!s->limit) s->next[set][byte] = (int16_t)(next + 2);
+    return next;
+}
+
+/* Follows a token from its byte `depth` on; returns how many of its bytes could be taken. */
 static int gri_descend(const grammar *g, grammar_state *s, const grammar_token *t, int depth) {
     for (; depth < t->size; depth++) {
-        int from = depth ? s->levels[depth - 1] : 0, to = s->levels[depth], end;
-        end = gri_advance(g, s, from, to, (unsigned char)t->bytes[depth]);
-        if (s->limit || end == to) break;
-        s->levels[depth + 1] = end;
-        s->level_nodes[depth + 1] = s->n_nodes;
+        int next = gri_next_set(g, s, s->path[depth], (unsigned char)t->bytes[depth]);
+        if (next < 0 || s->limit) break;
+        s->path[depth + 1] = (int16_t)next;
     }
     return depth;
 }
 
 grammar_status grammar_mask(const grammar *g, grammar_state *s, const grammar_vocabulary *v,
                             float *logits, int *allowed) {
-    int i, depth = 0, stuck = 0, count = 0, may_end = grammar_may_end(g, s);
+    int i, depth = 0, stuck = 0, count = 0, may_end = grammar_may_end(g, s), n_nodes;
     if (!g || !s || !v || !logits) return GRAMMAR_ARGUMENT;
-    s->limit = 0;
-    s->levels[0] = s->n_threads; /* [d]: where the threads after d bytes end */
-    s->level_nodes[0] = s->n_nodes;
+    n_nodes = s->n_nodes;
+    gri_begin_sets(s, n_nodes);
     for (i = 0; i < v->n && !s->limit; i++) {
         const grammar_token *t = &v->tokens[gri_order(v)[i]];
         int same = gri_order(v)[v->n + i], ok = t->is_end && may_end;
         if (same < depth) depth = same;
         if (same < stuck) stuck = 0; /* 1 + how many bytes could be taken: the next could not */
         if (!stuck && t->size > 0 && t->size <= GRAMMAR_MAX_TOKEN && !t->is_end) {
-            gri_drop_nodes(s, s->level_nodes[depth]);
             depth = gri_descend(g, s, t, depth);
+            if (s->limit) { /* once more with nothing remembered */
+                gri_begin_sets(s, n_nodes);
+                depth = gri_descend(g, s, t, 0);
+            }
             ok = depth == t->size;
             stuck = ok ? 0 : depth + 1;
         }
         count += ok;
         if (!ok) logits[gri_order(v)[i]] = -(float)HUGE_VAL;
     }
-    gri_drop_nodes(s, s->level_nodes[0]);
+    gri_drop_nodes(s, n_nodes);
     if (allowed) *allowed = count;
     return s->limit ? GRAMMAR_LIMIT : GRAMMAR_OK;
 }

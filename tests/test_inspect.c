@@ -5,6 +5,7 @@
 #undef main
 #include "files.h"
 #include "gguf_bytes.h"
+#include "json.h"
 
 #include <sys/wait.h>
 
@@ -54,75 +55,7 @@ static run run_inspect(const char *model, const char *option, const char *option
 
 static void release(run *r) { free(r->out), free(r->err); }
 
-/* ---- JSON (RFC 8259): the end of the value at p, or NULL ---- */
-
-static const char *json_blank(const char *p) { return p + strspn(p, " \t\r\n"); }
-
-static const char *json_string(const char *p) {
-    if (*p != '"') return NULL;
-    for (p++; *p != '"'; p++) {
-        unsigned long c;
-        size_t size = read_character((const unsigned char *)p, strlen(p), &c);
-        if ((unsigned char)*p < 32 || size == 0) return NULL;
-        if (*p != '\\') {
-            p += size - 1;
-            continue;
-        }
-        p++;
-        if (*p == 'u') {
-            if (strspn(p + 1, "0123456789abcdefABCDEF") < 4) return NULL;
-            p += 4;
-        } else if (!*p || !strchr("\"\\/bfnrt", *p)) {
-            return NULL;
-        }
-    }
-    return p + 1;
-}
-
-static const char *json_number(const char *p) {
-    const char *digits = "0123456789";
-    size_t n;
-    p += *p == '-';
-    n = strspn(p, digits);
-    if (n == 0 || (n > 1 && *p == '0')) return NULL;
-    p += n;
-    if (*p == '.') {
-        n = strspn(p + 1, digits);
-        if (n == 0) return NULL;
-        p += 1 + n;
-    }
-    if (*p == 'e' || *p == 'E') {
-        p += 1 + (p[1] == '+' || p[1] == '-');
-        n = strspn(p, digits);
-        if (n == 0) return NULL;
-        p += n;
-    }
-    return p;
-}
-
-static const char *json_value(const char *p, int depth) {
-    static const char *const words[] = {"true", "false", "null"};
-    char closing = *p == '{' ? '}' : ']';
-    int first = 1;
-    if (depth > 60) return NULL;
-    for (size_t i = 0; i < 3; i++)
-        if (strncmp(p, words[i], strlen(words[i])) == 0) return p + strlen(words[i]);
-    if (*p == '"') return json_string(p);
-    if (*p != '{' && *p != '[') return json_number(p);
-    for (p = json_blank(p + 1); p && *p != closing; p = p ? json_blank(p) : NULL, first = 0) {
-        if (!first && *p++ != ',') return NULL;
-        p = json_blank(p);
-        if (closing == '}') {
-            p = json_string(p);
-            p = p ? json_blank(p) : NULL;
-            if (!p || *p++ != ':') return NULL;
-            p = json_blank(p);
-        }
-        p = json_value(p, depth + 1);
-        if (!p) return NULL;
-    }
-    return p ? p + 1 : NULL;
-}
+/* ---- JSON ---- */
 
 static int json_ok(const run *r) {
     const char *end = strlen(r->out) == r->n_out ? json_value(r->out, 0) : NULL;

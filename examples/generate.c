@@ -42,7 +42,8 @@ typedef struct constraint {
     grammar_state *state;
     grammar_vocabulary *vocabulary;
     grammar_token *tokens;
-    char *bytes; /* of all tokens */
+    char *bytes;     /* of all tokens */
+    void *memory[3]; /* that the first three are in */
 } constraint;
 
 /* What a running generation needs at every step. */
@@ -145,14 +146,17 @@ static void load_grammar(constraint *c, const char *path, const tokenizer *t, in
     char *text = read_text(path, GRAMMAR_MAX_TEXT + 1, &size);
     bytes = grammar_size(text, size, &error);
     if (bytes == 0) die("%s: %s", path, error.text);
-    c->grammar = grammar_compile(text, size, allocate(bytes, 1), bytes, &error);
+    c->memory[0] = allocate(bytes, 1);
+    c->grammar = grammar_compile(text, size, c->memory[0], bytes, &error);
     if (c->grammar == NULL) die("%s: %s", path, error.text);
     free(text);
-    c->state = grammar_start(c->grammar, allocate(grammar_state_size(), 1), grammar_state_size());
+    c->memory[1] = allocate(grammar_state_size(), 1);
+    c->state = grammar_start(c->grammar, c->memory[1], grammar_state_size());
     if (c->state == NULL) die("%s: too ambiguous", path);
     list_tokens(c, t, n);
     bytes = grammar_vocabulary_size(n);
-    c->vocabulary = grammar_vocabulary_new(c->tokens, n, allocate(bytes, 1), bytes);
+    c->memory[2] = allocate(bytes, 1);
+    c->vocabulary = grammar_vocabulary_new(c->tokens, n, c->memory[2], bytes);
 }
 
 /* n_prompt tokens and a->n new ones are to fit, as far as the model allows. */
@@ -176,9 +180,7 @@ static void set_up_run(generator *g, const arguments *a, int n_prompt) {
 }
 
 static void free_generator(generator *g) {
-    free(g->constraint.grammar);
-    free(g->constraint.state);
-    free(g->constraint.vocabulary);
+    for (int i = 0; i < 3; i++) free(g->constraint.memory[i]);
     free(g->constraint.tokens);
     free(g->constraint.bytes);
     free(g->tokens);

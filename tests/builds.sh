@@ -404,6 +404,9 @@ group_examples() {
     if [ -f examples/generate.c ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: the same text with any number of threads" same_text
     fi
+    if [ -f examples/grammar.h ] && [ -f examples/toy_lm/model.safetensors ]; then
+        job "generate: text that follows a grammar" grammar_text
+    fi
     if [ -f examples/chat.c ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "chat: sessions" "${CC:-cc} -O2 $openmp examples/chat.c -o $out/examples.chat -lm && \
 sh tests/chat_session.sh $out/examples.chat"
@@ -414,6 +417,18 @@ sh tests/chat_session.sh $out/examples.chat"
         skip "python3 is not installed"
     fi
     finish "compile as their first comments say, and without warnings"
+}
+
+grammar_text() {
+    program=$out/examples.grammar
+    ${CC:-cc} -O1 -DTRANSFORMER_NO_SIMD examples/generate.c -o "$program" -lm || return 1
+    printf '%s\n' 'root ::= (" " [A-Z] [a-z]{2,6} ("," | " and")){2,4} " go" "es"? "." "\n"?' >"$program.gbnf"
+    for seed in 1 2 3 4 5; do
+        "$program" examples/toy_lm -p Here --grammar "$program.gbnf" -t 2 --seed $seed >"$program.text" || return 1
+        grep -v '^$' "$program.text" | grep -q -x -E 'Here( [A-Z][a-z]{2,6}(,| and)){2,4} go(es)?\.' ||
+            { cat "$program.text" && return 1; }
+    done
+    "$program" examples/toy_lm --grammar README.md 2>&1 | grep -q '^error: README.md: line ' || return 1
 }
 
 python_reads() {

@@ -8,9 +8,11 @@
 #define CHAT_IMPLEMENTATION
 #define QUANTIZE_IMPLEMENTATION
 #define GGUF_WRITER_IMPLEMENTATION
+#define GRAMMAR_IMPLEMENTATION
 #endif
 #include "examples/chat.h"
 #include "examples/gguf_writer.h"
+#include "examples/grammar.h"
 #include "examples/quantize.h"
 #include "examples/sampler.h"
 #include "examples/tokenizer.h"
@@ -19,6 +21,7 @@
 
 #include "examples/chat.h" /* twice does no harm */
 #include "examples/gguf_writer.h"
+#include "examples/grammar.h"
 #include "examples/model_file.h"
 #include "examples/quantize.h"
 #include "examples/sampler.h"
@@ -103,7 +106,20 @@ static int write_nothing(void) {
     return status == GGUF_WRITER_OK; /* there is no file of that name */
 }
 
+static int read_a_word(void) {
+    static const char text[] = "root ::= \"wo\" \"rd\"";
+    size_t size = grammar_size(text, sizeof text - 1, NULL);
+    void *memory = malloc(size + 1), *more = malloc(grammar_state_size());
+    grammar *g = grammar_compile(text, sizeof text - 1, memory, size, NULL);
+    grammar_state *s = more ? grammar_start(g, more, grammar_state_size()) : NULL;
+    int good = grammar_accept(g, s, "word", 4) == GRAMMAR_OK && grammar_must_end(g, s);
+    free(more);
+    free(memory);
+    return !good;
+}
+
 int main(void) {
-    return say("examples/toy_lm", "Once") || converse() || quantize() || write_nothing();
+    return say("examples/toy_lm", "Once") || converse() || quantize() || write_nothing() ||
+           read_a_word();
 }
 #endif

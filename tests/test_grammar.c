@@ -383,6 +383,9 @@ static void test_limits(void) {
     CHECK(n == 0 && grammar_must_end(g, copy) && !grammar_may_end(g, s));
     CHECK(grammar_accept(g, copy, ")", 1) == GRAMMAR_REFUSED &&
           grammar_accept(g, copy, "", 0) == GRAMMAR_OK);
+    s = grammar_start(g, s, grammar_state_size());
+    CHECK(grammar_allows(g, s, "(((((((x))))", 12) == GRAMMAR_OK && s->n_nodes == 1);
+    CHECK(grammar_allows(g, s, "((x)))", 6) == GRAMMAR_REFUSED && s->n_nodes == 1);
     free(g);
     g = must_compile("root ::= \"x\" root | \"y\""); /* a list on the right does not nest */
     s = grammar_start(g, s, grammar_state_size());
@@ -406,7 +409,7 @@ static void test_many_sets(void) {
     static char bytes[N + 2][2 * GRAMMAR_MAX_TOKEN];
     static grammar_token tokens[N + 2];
     float logits[N + 2];
-    grammar *g = must_compile("root ::= [ab]{5000}");
+    grammar *g = must_compile("root ::= \"a\" [ab]{5000} | \"b\" [ab]{4000}");
     grammar_state *s = start(g);
     int allowed = 0;
     for (int i = 0; i < N + 2; i++) {

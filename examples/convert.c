@@ -215,10 +215,11 @@ static int write_rows(conversion *c, const output_tensor *t, const source_piece 
                 ok = encode_row(p, r + (uint64_t)i, from, t->type,
                                 c->rows + (size_t)i * (size_t)p->cols, c->encoded + (size_t)i * to,
                                 to, &bad);
+            if (ok) continue;
 #ifdef _OPENMP
 #pragma omp critical
 #endif
-            if (!ok && (bad_row < 0 || i < bad_row)) {
+            if (bad_row < 0 || i < bad_row) {
                 bad_row = i;
                 bad_column = bad;
             }
@@ -1122,18 +1123,21 @@ static int check_tokenizer(conversion *c, const tokenizer *a) {
     return ok;
 }
 
+/* 1, 0, or -1 without memory. */
 static int exists(const char *directory, const char *name) {
     char *path = mfi_join(directory, name, strlen(name));
     FILE *f = path ? fopen(path, "rb") : NULL;
-    free(path);
     if (f) fclose(f);
+    if (!path) return -1;
+    free(path);
     return f != NULL;
 }
 
-/* The directory that the model is in: IN, or where the file IN is. */
+/* The directory that the model is in: IN, or where the file IN is.  NULL without memory. */
 static char *model_directory(const char *in) {
-    char *path = mfi_join(in, "", 0);
-    if (path && !exists(in, "config.json")) path[mfi_base_name(in) - in] = 0;
+    int whole = exists(in, "config.json");
+    char *path = whole < 0 ? NULL : mfi_join(in, "", 0);
+    if (path && !whole) path[mfi_base_name(in) - in] = 0;
     return path;
 }
 
@@ -1145,12 +1149,14 @@ static int open_tokenizer(conversion *c, tokenizer **t) {
     char *directory = model_directory(a->in);
     const char *path = a->tokenizer ? a->tokenizer : directory && *directory ? directory : ".";
     tokenizer_error error;
+    int found = 0;
     size_t i;
     *t = NULL;
     if (!directory) return fail(c, "not enough memory");
-    for (i = 0; i < 4 && !a->tokenizer && !exists(path, names[i]);) i++;
-    if (i < 4) *t = tokenizer_open(path, c->config->vocab_size, &error);
-    if (i < 4 && !*t) fail(c, "the tokenizer: %s", error.text);
+    for (i = 0; i < 4 && !a->tokenizer && !found; i++) found = exists(path, names[i]);
+    if (a->tokenizer || found > 0) *t = tokenizer_open(path, c->config->vocab_size, &error);
+    if (found < 0) fail(c, "not enough memory");
+    else if ((a->tokenizer || found) && !*t) fail(c, "the tokenizer: %s", error.text);
     free(directory);
     return c->error[0] == 0;
 }

@@ -2768,6 +2768,22 @@ static int tki_use_preset(tokenizer *t, const char *name, size_t size, int *opti
                     size > 60 ? 60 : (int)size, name);
 }
 
+/* The next character of an expression; \r and \n in it are the characters they stand for. */
+static int tki_pattern_next(const char **p) {
+    int c = (unsigned char)*(*p)++;
+    if (c != '\\' || (**p != 'r' && **p != 'n')) return c;
+    return *(*p)++ == 'r' ? '\r' : '\n';
+}
+
+static int tki_same_pattern(const char *a, const char *b) {
+    int x, y;
+    do {
+        x = tki_pattern_next(&a);
+        y = tki_pattern_next(&b);
+    } while (x == y && x);
+    return x == y;
+}
+
 /* The first name of the preset that cuts as t does. */
 static int tki_recognise(tokenizer *t, tokenizer_error *error) {
     int composed = 0;
@@ -2779,9 +2795,10 @@ static int tki_recognise(tokenizer *t, tokenizer_error *error) {
             !!(preset->options & TKI_COMPOSED) == composed;
         for (int j = 0; j <= t->n_cuts && same; j++) {
             const char *cut = j < 7 ? preset->cuts[j] : NULL;
-            same = j == t->n_cuts ? cut == NULL
-                                  : cut && tki_behavior(cut[0]) == t->cuts[j].behavior &&
-                                        !t->cuts[j].invert && !strcmp(cut + 1, t->cuts[j].text);
+            same = j == t->n_cuts
+                       ? cut == NULL
+                       : cut && tki_behavior(cut[0]) == t->cuts[j].behavior && !t->cuts[j].invert &&
+                             tki_same_pattern(cut + 1, t->cuts[j].text);
         }
         if (!same) continue;
         const char *name = preset->names + 1;
@@ -4198,7 +4215,7 @@ static const char *tki_reason(int number) {
 }
 
 /* The file directory/name (or path alone, if name is NULL), for the caller to free; NULL with the
- * reason.  Of a GGUF file only as much as its metadata need is read. */
+ * reason, and *size = 1 if there is such a file or it cannot be told for want of memory.  Of a GGUF file only as much as its metadata need is read. */
 static void *tki_read_file(const char *directory, const char *name, size_t *size,
                            tokenizer_error *error) {
     size_t capacity = 1 << 16, most = (size_t)1 << 30, length = strlen(directory);
@@ -4210,6 +4227,7 @@ static void *tki_read_file(const char *directory, const char *name, size_t *size
         tki_no_memory(error);
         TOKENIZER_FREE(path);
         TOKENIZER_FREE(data);
+        *size = 1;
         return NULL;
     }
     memcpy(path, directory, length + 1);
@@ -4218,7 +4236,8 @@ static void *tki_read_file(const char *directory, const char *name, size_t *size
         memcpy(path + length + 1, name, strlen(name) + 1);
     }
     file = fopen(path, "rb");
-    int status = file ? 0 : tki_fail(error, "cannot open: %s", strerror(errno));
+    int there = file != NULL;
+    int status = there ? 0 : tki_fail(error, "cannot open: %s", strerror(errno));
     TOKENIZER_FREE(path);
     while (status == 0) {
         *size += fread(data + *size, 1, capacity - *size, file);
@@ -4242,6 +4261,7 @@ static void *tki_read_file(const char *directory, const char *name, size_t *size
     if (file) fclose(file);
     if (status == 0) return data;
     TOKENIZER_FREE(data);
+    *size = (size_t)there;
     return NULL;
 }
 
@@ -4272,10 +4292,17 @@ static tokenizer *tki_open_beside(void *data, size_t size, const char *directory
     if (!gguf) chat = tki_read_file(directory, "chat_template.jinja", &size_of_template, NULL);
     files.merges = merges;
     files.config = config;
-    tokenizer *t = tokenizer_open_files(&files, vocab_size, error);
+    int lost = (!merges && files.merges_size) || (!config && files.config_size) ||
+               (!chat && size_of_template);
+    tokenizer *t = lost ? NULL : tokenizer_open_files(&files, vocab_size, error);
+    if (lost) tki_fail(error, "a file beside it cannot be read");
     if (t && chat) {
-        const char *kept = tki_keep(&t->blocks, (const char *)chat, size_of_template);
-        if (kept) t->chat_template = kept;
+        t->chat_template = tki_keep(&t->blocks, (const char *)chat, size_of_template);
+        if (t->chat_template == NULL) {
+            tki_no_memory(error);
+            tokenizer_close(t);
+            t = NULL;
+        }
     }
     TOKENIZER_FREE(chat);
     if (t) {
@@ -4293,10 +4320,11 @@ static tokenizer *tki_open_beside(void *data, size_t size, const char *directory
 tokenizer *tokenizer_open(const char *path, int vocab_size, tokenizer_error *error) {
     static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json",
                                         "tokenizer.bin"};
-    size_t size;
+    size_t size = 0;
     void *data = NULL;
-    for (size_t i = 0; i < TKI_COUNT(names) && data == NULL; i++)
-        data = tki_read_file(path, names[i], &size, NULL);
+    for (size_t i = 0; i < TKI_COUNT(names) && data == NULL && size == 0; i++)
+        data = tki_read_file(path, names[i], &size, error);
+    if (data == NULL && size > 0) return NULL;
     if (data) return tki_open_beside(data, size, path, vocab_size, error);
     data = tki_read_file(path, NULL, &size, error);
     if (data == NULL) return NULL;

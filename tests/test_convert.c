@@ -1,8 +1,17 @@
 /* examples/convert.c and examples/gguf_writer.h.  Every golden model that GGUF can express becomes the file that
  * llama.cpp's own converter made of it (tests/gguf) and gives its logits to the bit; the others are refused. */
+#include "allocator.h"
+#define malloc counted_malloc
+#define calloc counted_calloc
+#define realloc counted_realloc
+#define free counted_free
 #define main convert_main
 #include "../examples/convert.c"
 #undef main
+#undef malloc
+#undef calloc
+#undef realloc
+#undef free
 #include "goldens.h"
 
 #if MFI_MMAP
@@ -455,6 +464,81 @@ static void test_tokenizers(void) {
     GROUP("tokenizers");
 }
 
+static void write_file(const char *path, const void *data, size_t size) {
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(data, 1, size, f) == size);
+    CHECK(f && fclose(f) == 0);
+}
+
+static void copy_file(const char *from, const char *to) {
+    size_t size = 0;
+    char *data = test_read_file(from, &size);
+    CHECK(data != NULL);
+    if (data) write_file(to, data, size);
+    free(data);
+}
+
+#define DIRECTORY "build/test_convert.d"
+
+/* A directory as on the hub: the tokenizer's files, tokenizer_config.json, config.json, a template. */
+static void test_directory(void) {
+#if MFI_MMAP
+    static const char *const names[] = {
+        "/config.json", "/model.safetensors",     "/vocab.json",
+        "/merges.txt",  "/tokenizer_config.json", "/chat_template.jinja"};
+    static const char merges[] = "#version: 0.2\na b\nab c\n";
+    static const char config[] = "{\"bos_token\": {\"content\": \"!\"}, \"add_bos_token\": true}";
+    static const char template_text[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    char vocab[2000], path[100];
+    size_t n = 0;
+    model_file_value v;
+    model_file_string s;
+    size_t at = 0;
+    mkdir(DIRECTORY, 0777);
+    copy_file("tests/goldens/llama/config.json", DIRECTORY "/config.json");
+    copy_file("tests/goldens/llama/model.safetensors", DIRECTORY "/model.safetensors");
+    n += (size_t)snprintf(vocab, sizeof vocab, "{\"ab\": 0, \"abc\": 1");
+    for (int i = 2; i < 46; i++) /* one less than the model has */
+        n += (size_t)snprintf(vocab + n, sizeof vocab - n, ", \"%c\": %d",
+                              i < 6 ? "!abc"[i - 2] : '&' + i, i);
+    n += (size_t)snprintf(vocab + n, sizeof vocab - n, "}");
+    write_file(DIRECTORY "/vocab.json", vocab, n);
+    write_file(DIRECTORY "/merges.txt", merges, sizeof merges - 1);
+    write_file(DIRECTORY "/tokenizer_config.json", config, sizeof config - 1);
+    write_file(DIRECTORY "/chat_template.jinja", template_text, sizeof template_text - 1);
+    CHECK(make(DIRECTORY, OUT, NULL));
+    CHECK(key_of(OUT, "tokenizer.ggml.bos_token_id") == 2);
+    CHECK(key_of(OUT, "tokenizer.ggml.eos_token_id") == 2); /* config.json's */
+    CHECK(key_of(OUT, "tokenizer.ggml.add_bos_token") == 1);
+    CHECK(key_of(OUT, "tokenizer.ggml.padding_token_id") == -1);
+    model_file *file = look(OUT);
+    CHECK(file && model_file_find(file, "tokenizer.chat_template", &v) &&
+          model_file_next_string(&v, &at, &s) && s.length == sizeof template_text - 1 &&
+          memcmp(s.text, template_text, s.length) == 0);
+    at = 0;
+    CHECK(file && model_file_find(file, "tokenizer.ggml.pre", &v) &&
+          model_file_next_string(&v, &at, &s) && s.length == 5 && memcmp(s.text, "gpt-2", 5) == 0);
+    at = 0;
+    CHECK(file && model_file_find(file, "tokenizer.ggml.merges", &v) && v.n == 2 &&
+          model_file_next_string(&v, &at, &s) && s.length == 3 && memcmp(s.text, "a b", 3) == 0);
+    CHECK(file && model_file_find(file, "tokenizer.ggml.tokens", &v) && v.n == 47);
+    at = 0;
+    CHECK(file && model_file_find(file, "general.name", &v) &&
+          model_file_next_string(&v, &at, &s) && s.length == 14);
+    model_file_close(file);
+    CHECK(make(DIRECTORY "/model.safetensors", OUT, NULL)); /* by its file's name */
+    CHECK(key_of(OUT, "tokenizer.ggml.bos_token_id") == 2);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s%s", DIRECTORY, names[i]);
+        remove(path);
+    }
+    remove(DIRECTORY);
+    GROUP("a directory: tokens from all its files, the chat template");
+#else
+    SKIP("no way to make a directory");
+#endif
+}
+
 /* The model that is in the repository: a text through the file is the text without it. */
 static void test_toy(void) {
     static const char toy[] = "examples/toy_lm";
@@ -542,6 +626,38 @@ static void test_full_disk(void) {
 #else
     SKIP("no symbolic links here");
 #endif
+}
+
+/* Every allocation fails once: an error, nothing left, no leak. */
+static void starve(const char *in, const char *tokenizer_path, const char *type) {
+    arguments a;
+    long n = 0, n_fine = 0;
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    a.tokenizer = tokenizer_path;
+    for (int done = 0; !done && n < 5000; n++) {
+        remove(OUT);
+        allocations = 0;
+        fail_at = n + 1;
+        int ok = run(in, OUT, type, a);
+        done = allocations < fail_at;
+        fail_at = 0;
+        CHECK(ok == is_there(OUT) && !is_there(OUT ".part"));
+        CHECK(ok || error_text[0]);
+        n_fine += ok;
+        CHECK(allocations_live == 0);
+    }
+    CHECK(n > 20 && n < 5000);
+    CHECK(n_fine == 1 ||
+          (n_fine == 2 && !strstr(in, ".gguf"))); /* the header's check is left out */
+}
+
+static void test_memory(void) {
+    make_llama2c(MADE, 8, 464, 3);
+    starve(MADE, "tests/data/tokenizers/qwen2.json", "q8_0");
+    starve("tests/gguf/llama.gguf", NULL, "f16");
+    starve("tests/goldens/phi3_longrope_short", NULL, NULL);
+    GROUP("each allocation fails once: an error, no file, no leak");
 }
 
 /* ---- gguf_writer.h alone ---- */
@@ -702,10 +818,12 @@ int main(void) {
     GROUP("GGUF to GGUF: the same keys and bytes");
     test_types();
     test_tokenizers();
+    test_directory();
     test_toy();
     test_refusals();
     test_numbers();
     test_full_disk();
+    test_memory();
     remove(OUT);
     remove(SECOND);
     remove(MADE);

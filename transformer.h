@@ -833,7 +833,7 @@ enum {
     TFI_KEY_BLOCK = 64,        /* keys per step of attention; caches hold whole blocks */
     TFI_HEAD_BLOCK = 256,      /* vocabulary rows per step of the head */
     TFI_BLOCK_BYTES = 3 << 17, /* weights that stay in second-level cache while all tokens pass */
-    TFI_AHEAD_BYTES = 1 << 13, /* how far before its use a weight is asked for, at least */
+    TFI_AHEAD_BYTES = 1 << 13, /* how far before its use a quantised weight is asked for */
     TFI_CUT_BYTES = 4096, /* of each token that stay in first-level cache while the rows pass */
     TFI_CUT_ROWS = 96     /* rows of weights that meet all tokens before the next cut */
 };
@@ -5224,16 +5224,23 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
 #define TFI_MAC(r, t) a##r##t = TFI_DOT(w, x##t, a##r##t);
 #define TFI_LOAD_PARTIAL(r, t) a##r##t = V_LOAD(sums + (4 * t + r) * TFI_LANES);
 #define TFI_STORE_PARTIAL(r, t) V_STORE(sums + (4 * t + r) * TFI_LANES, a##r##t);
-#define TFI_STORE_SUMS(r, t) V_STORE_SUM4(out + (size_t)t * out_stride, a0##t, a1##t, a2##t, a3##t);
+#define TFI_STORE_SUMS(r, t)                                                                       \
+    if (together) V_STORE_SUM4(out + (size_t)t * out_stride, a0##t, a1##t, a2##t, a3##t);          \
+    else {                                                                                         \
+        float sum[4], *to = out + (size_t)t * out_stride;                                          \
+        V_STORE_SUM4(sum, a0##t, a1##t, a2##t, a3##t);                                             \
+        for (int j = 0; j < 4; j++) to[j * apart] = sum[j];                                        \
+    }
 
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  A product may be cut
  * along k: `sums` then carries the partial sums from cut to cut, 4 T vectors; `more` says if they
- * come in and go out again.  Weights that are met once are asked for `ahead` of time. */
+ * come in and go out again.  The rows' results lie `apart`, as the rows do in `w_stride`s. */
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
-        size_t out_stride, size_t ahead, float *sums, int more) {                                  \
+        size_t out_stride, int apart, float *sums, int more) {                                     \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
+        const int together = T == TFI_TILE || apart == 1;                                          \
         int i = 0;                                                                                 \
         TFI_X w;                                                                                   \
         LIST(TFI_DECLARE_X, 0)                                                                     \
@@ -5242,12 +5249,6 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
             TFI_R4(LIST, TFI_LOAD_PARTIAL)                                                         \
         }                                                                                          \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
-            if (T < TFI_TILE && ahead) {                                                           \
-                TFI_PREFETCH(w0 + i + ahead, 2);                                                   \
-                TFI_PREFETCH(w1 + i + ahead, 2);                                                   \
-                TFI_PREFETCH(w2 + i + ahead, 2);                                                   \
-                TFI_PREFETCH(w3 + i + ahead, 2);                                                   \
-            }                                                                                      \
             LIST(TFI_LOAD_X, 0)                                                                    \
             w = TFI_W_LOAD(w0 + i);                                                                \
             LIST(TFI_MAC, 0)                                                                       \
@@ -5298,12 +5299,11 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
         const TFI_W *w = (const TFI_W *)weights;                                                   \
         const int most = TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT), unit = (k + 31) / 32 * 32;    \
         int cut = sums && n >= TFI_TILE && k > most ? most : k, block = TFI_CUT_ROWS;              \
-        size_t ahead = n < TFI_TILE ? 4 * w_stride : 0,                                            \
-               bytes = (size_t)rows * w_stride * sizeof(TFI_W);                                    \
-        if (bytes <= TFI_BLOCK_BYTES / 2) ahead = 0; /* likely cached */                           \
-        while (ahead && ahead * sizeof(TFI_W) < TFI_AHEAD_BYTES) ahead *= 2;                       \
+        /* few tokens: four long streams through memory, which prefetchers follow best */          \
+        int apart = n < TFI_TILE ? rows / 4 : 1;                                                   \
         if (cut == k) block = tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4 * 4);  \
-        (void)ahead; /* the scalar row has no tiles */                                             \
+        if (n < TFI_TILE) block = tfi_max(4, rows);                                                \
+        (void)apart; /* the scalar row has no tiles */                                             \
         for (int first = 0; first < rows; first += block)                                          \
             for (int from = 0, last = 0; !last; from += cut) { /* once, too, if k is 0 */          \
                 int end = rows - first < block ? rows : first + block;                             \
@@ -5326,9 +5326,13 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
     case T: {                                                                                      \
         int more = (from ? TFI_SUMS_IN : 0) | (last ? 0 : TFI_SUMS_OUT);                           \
         float *kept = more ? sums + (size_t)(t0 * block) * TFI_LANES : NULL;                       \
-        for (; r + 4 <= end; r += 4, kept += more ? 4 * T * TFI_LANES : 0) TFI_K(tile##T##_##type) \
-        (w + (size_t)r * w_stride + from, w_stride, x + (size_t)from * T, width, to + r,           \
-         out_stride, ahead, kept, more);                                                           \
+        for (; n < TFI_TILE ? r < apart : r + 4 <= end; r += n < TFI_TILE ? 1 : 4) {               \
+            TFI_K(tile##T##_##type)                                                                \
+            (w + (size_t)r * w_stride + from, (size_t)apart * w_stride, x + (size_t)from * T,      \
+             width, to + r, out_stride, apart, kept, more);                                        \
+            if (more) kept += 4 * T * TFI_LANES;                                                   \
+        }                                                                                          \
+        if (n < TFI_TILE) r = 4 * apart;                                                           \
         break;                                                                                     \
     }
 #define TFI_TILES1(type)

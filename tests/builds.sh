@@ -355,7 +355,8 @@ group_sanitizers() {
         skip "no compiler with -fsanitize=address,undefined"
     fi
     if cc=$(sanitizer_compiler -fsanitize=thread); then
-        tests_run "threads" "$cc -O1 -g -pthread -fsanitize=thread" "" contract
+        job "threads: test_contract, brief" "$cc -O1 -g -pthread -fsanitize=thread -I. tests/test_contract.c \
+            -o $out/threads.contract -lm && $out/threads.contract brief"
     else
         skip "no compiler whose programs run with -fsanitize=thread"
     fi

@@ -712,7 +712,7 @@ static void starve(const char *in, const char *tokenizer_path, const char *type)
 
 static void test_memory(void) {
     make_llama2c(MADE, 8, 464, 3);
-    starve(MADE, "tests/data/tokenizers/qwen2.json", "q8_0");
+    starve(MADE, "tests/data/tokenizers/gpt2.gguf", "q8_0");
     starve("tests/gguf/llama.gguf", NULL, "f16");
     starve("tests/goldens/phi3_longrope_short", NULL, NULL);
     GROUP("each allocation fails once: an error, no file, no leak");

@@ -463,6 +463,41 @@ static void same_tokenizer(const tokenizer *a, const tokenizer *b) {
     }
 }
 
+#define VARIANT "build/test_convert.json"
+
+/* llama2.json as newer files are written: the space is put in front by the pre-tokenizer, and only at the start. */
+static void test_newer_llama(void) {
+    static const char cuts[] =
+        "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":"
+        "\"\xE2\x96\x81\",\"prepend_scheme\":\"first\",\"split\":false},";
+    char *text = test_read_file(in_tokenizers("llama2.json"), NULL);
+    char *from = text ? strstr(text, "\"normalizer\"") : NULL;
+    char *to = from ? strstr(from, "\"post_processor\"") : NULL, *special;
+    tokenizer_error error;
+    arguments a;
+    CHECK(to != NULL);
+    if (!to) return;
+    FILE *f = fopen(VARIANT, "wb");
+    while ((special = strstr(to, "\"special\":false")) != NULL)
+        memcpy(special, "\"special\": true", 15);
+    CHECK(f && fprintf(f, "%.*s%s%s", (int)(from - text), text, cuts, to) > 0 && fclose(f) == 0);
+    tokenizer *t = tokenizer_open(VARIANT, 0, &error);
+    CHECK(t != NULL);
+    if (t) make_llama2c(MADE, 8, tokenizer_vocab_size(t), 1);
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    a.tokenizer = VARIANT;
+    CHECK(run(MADE, OUT, NULL, a));
+    tokenizer *u = tokenizer_open(OUT, 0, &error);
+    CHECK(u != NULL);
+    if (t && u) same_tokenizer(t, u);
+    tokenizer_close(t);
+    tokenizer_close(u);
+    remove(VARIANT);
+    free(text);
+    GROUP("a newer tokenizer.json of Llama");
+}
+
 static void test_tokenizers(void) {
     static const struct {
         const char *name, *wrong; /* NULL = is converted */
@@ -877,6 +912,7 @@ int main(void) {
     test_split();
     test_types();
     test_tokenizers();
+    test_newer_llama();
     test_directory();
     test_toy();
     test_refusals();

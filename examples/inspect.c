@@ -56,7 +56,7 @@ static void print_escape(int json, unsigned long c) {
 }
 
 /* At most `most` bytes, whole characters; returns how many there were room for. */
-static size_t print_text(int json, const char *text, size_t n, size_t most) {
+static size_t print_text(int json, int quoted, const char *text, size_t n, size_t most) {
     const unsigned char *p = (const unsigned char *)text;
     size_t at = 0;
     while (at < n) {
@@ -66,7 +66,7 @@ static size_t print_text(int json, const char *text, size_t n, size_t most) {
         if (size == 0 && json) fputs("\\ufffd", stdout);
         else if (size == 0) printf("\\x%02x", p[at]);
         else if (is_unprintable(c)) print_escape(json, c);
-        else if (c == '\\' || (c == '"' && json)) printf("\\%c", (int)c);
+        else if (c == '\\' || (c == '"' && quoted)) printf("\\%c", (int)c);
         else fwrite(p + at, 1, size, stdout);
         at += step;
     }
@@ -230,18 +230,18 @@ static void show_number(report *r, const char *name, double d, int digits) {
 }
 
 /* From a file.  In a row, and for programs, it is whole. */
-static void print_string(const report *r, const char *text, size_t n) {
+static void print_string(const report *r, int quoted, const char *text, size_t n) {
     size_t shown;
-    if (r->json) putchar('"');
-    shown = print_text(r->json, text, n, r->json || r->row ? n : TEXT_WIDTH);
-    if (r->json) putchar('"');
+    if (quoted) putchar('"');
+    shown = print_text(r->json, quoted, text, n, r->json || r->row ? n : TEXT_WIDTH);
+    if (quoted) putchar('"');
     if (shown < n) printf("... (%lu bytes)", (unsigned long)n);
 }
 
 static void show_string(report *r, const char *name, const char *text, size_t n) {
     int width = r->row && !r->json ? -r->row[r->count[r->depth]].width : 0;
     begin_value(r, name);
-    print_string(r, text, n);
+    print_string(r, r->json, text, n);
     if (width > 0 && n < (size_t)width) printf("%*s", width - (int)n, "");
     end_value(r);
 }
@@ -570,11 +570,7 @@ static void print_array(const report *r, const model_file_value *v) {
     for (size_t i = 0; i < n; i++) {
         if (i > 0) fputs(", ", stdout);
         if (v->element != MODEL_FILE_STRING) print_element(r, v, i);
-        else if (model_file_next_string(v, &at, &s)) {
-            if (!r->json) putchar('"');
-            print_string(r, s.text, s.length);
-            if (!r->json) putchar('"');
-        }
+        else if (model_file_next_string(v, &at, &s)) print_string(r, 1, s.text, s.length);
     }
     putchar(']');
     if (r->json && n < v->n) putchar('}');
@@ -591,7 +587,7 @@ static void print_value(const report *r, const model_file_value *v) {
         if (print_json_text(text, v->bytes, r->json ? v->bytes : TEXT_WIDTH) < v->bytes)
             printf("... (%lu bytes)", (unsigned long)v->bytes);
     } else if (v->type != MODEL_FILE_STRING) print_element(r, v, 0);
-    else if (model_file_next_string(v, &at, &s)) print_string(r, s.text, s.length);
+    else if (model_file_next_string(v, &at, &s)) print_string(r, r->json, s.text, s.length);
 }
 
 static void show_metadata(report *r, const model_file *file) {
@@ -600,7 +596,7 @@ static void show_metadata(report *r, const model_file *file) {
     for (size_t i = 0; model_file_metadata(file, i, &v); i++) {
         begin_value(r, NULL);
         if (r->json) putchar('"');
-        print_text(r->json, v.key.text, v.key.length, v.key.length);
+        print_text(r->json, r->json, v.key.text, v.key.length, v.key.length);
         fputs(r->json ? "\": " : " = ", stdout);
         print_value(r, &v);
         end_value(r);

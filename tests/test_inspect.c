@@ -262,6 +262,7 @@ static void test_odd(void) {
              "\xf0\x9f\x98\x80\\\\ \"\n");
     says(&r, "  floats = [Infinity, -Infinity, NaN, 0.1]\n");
     says(&r, "  most = 18446744073709551615\n");
+    says(&r, "  strings = [\"s\", \"\\x1b\\\"\", \"s\"");
     says(&r, "  nested = [] (array, the first of 1)\n");
     says(&r, "  last = \\xf0\\x9f\\x98\n");
     says(&r, "unknown (99)");
@@ -334,7 +335,7 @@ static void test_errors(void) {
                  "error: no/such/file: neither a directory with config.json nor a model file\n") ==
           0);
     release(&r);
-    r = run_inspect("tests/README.md", NULL, NULL, NULL);
+    r = run_inspect("README.md", NULL, NULL, NULL);
     CHECK(r.status == 1 && count(r.err, "README.md") == 1);
     release(&r);
     r = run_inspect(NULL, NULL, NULL, NULL);

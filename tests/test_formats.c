@@ -331,6 +331,30 @@ static transformer_model *make_model(const transformer_config *c, int dtype, uns
     return m;
 }
 
+/* Blocks, but key and gate matrices as F32: products of one step that pack their input apart. */
+static transformer_model *make_mixed(const transformer_config *c, int dtype, unsigned char *blocks,
+                                     unsigned char *floats, const char *isa) {
+    transformer_options options;
+    memset(&options, 0, sizeof options);
+    options.isa = isa;
+    transformer_model *m = transformer_model_new(c, &options, NULL);
+    for (int i = 0; i < c->n_layers * TRANSFORMER_N_ROLES; i++) {
+        int role = i % TRANSFORMER_N_ROLES, l = i / TRANSFORMER_N_ROLES;
+        int decoded = role == TRANSFORMER_K || role == TRANSFORMER_MLP_GATE;
+        unsigned char *flat = decoded ? floats : blocks;
+        transformer_tensor t;
+        size_t offset;
+        if (!transformer_flat_offset(c, decoded ? TRANSFORMER_F32 : dtype, role, l, &offset))
+            continue;
+        transformer_tensor_shape(c, role, l, &t.rows, &t.cols);
+        t.data = flat + (64 - (uintptr_t)flat % 64) % 64 + offset;
+        t.dtype = decoded || t.rows == 1 ? TRANSFORMER_F32 : dtype;
+        CHECK(transformer_bind(m, role, l, &t, NULL) == TRANSFORMER_OK);
+    }
+    CHECK(transformer_model_ready(m, NULL) == TRANSFORMER_OK);
+    return m;
+}
+
 /* Any split, threads and batch give the same bits on the fast path; the full-precision path gives
  * those of the decoded weights. */
 static void test_model(const char *isa, int turn) {
@@ -343,8 +367,9 @@ static void test_model(const char *isa, int turn) {
     for (int g = turn % 3; g < N_TYPES; g += 3) { /* the types in turn */
         const tfi_format *f = tfi_format_of(goldens[g].dtype);
         unsigned char *blocks = make_weights(&c, f, 0), *floats = make_weights(&c, f, 1);
-        for (int full = 0; full < 2; full++) {
-            transformer_model *m = make_model(&c, f->dtype, blocks, full, isa);
+        for (int path = 0; path < 3; path++) { /* types mixed, fast, in full precision */
+            transformer_model *m = path ? make_model(&c, f->dtype, blocks, path == 2, isa)
+                                        : make_mixed(&c, f->dtype, blocks, floats, isa);
             run_model(m, N, 1, 0, want);
             for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
                 run_model(m, ways[w][0], ways[w][1], ways[w][2], have);

@@ -204,7 +204,7 @@ static int write_rows(conversion *c, const output_tensor *t, const source_piece 
         int n = p->rows - r < (uint64_t)at_once ? (int)(p->rows - r) : at_once, bad_row = -1;
         size_t bad_column = 0;
 #ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic, 16) if ((uint64_t)n * p->cols > 1 << 18)
 #endif
         for (i = 0; i < n; i++) {
             size_t bad = 0;

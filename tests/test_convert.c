@@ -412,6 +412,7 @@ static void test_types(void) {
         CHECK(type_of(OUT, "blk.0.attn_q.weight") == types[i].query);
         CHECK(type_of(OUT, "blk.1.attn_v.weight") == types[i].query);
         CHECK(type_of(OUT, "blk.0.attn_norm.weight") == 0);
+        if (strcmp(types[i].name, "q8_0") != 0 && strcmp(types[i].name, "q4_k_m") != 0) continue;
         CHECK(make(SECOND, SECOND ".b", types[i].name)); /* by way of GGUF in float32 */
         CHECK(key_of(SECOND ".b", "general.file_type") == types[i].file_type);
         model_file *x = look(OUT), *y = look(SECOND ".b");

@@ -760,19 +760,22 @@ static int plan_role(conversion *c, int role, int layer) {
     return 1;
 }
 
-/* A vector of RoPE's divisors: two for LongRoPE, one for Llama 3. */
+/* A vector of RoPE's divisors: two for LongRoPE; one for Llama 3, by which plain frequencies are
+ * more than its own. */
 static int plan_factors(conversion *c, const char *name, int which) {
     const transformer_rope *r = &c->config->rope[0];
     output_tensor *t = &c->tensors[c->n_tensors++];
     float *out = c->factors[which] = (float *)malloc(sizeof r->long_factors);
+    transformer_rope plain = *r;
+    tfi_rope_table x, y;
     int i, n = r->dims / 2;
     if (!out) return fail(c, "not enough memory");
-    for (i = 0; i < n; i++) {
-        double f = pow(r->theta, -2.0 * i / r->dims);
-        out[i] = r->scaling == TRANSFORMER_ROPE_LLAMA3 ? (float)(f / tfi_llama3_frequency(r, f))
-                 : which                               ? r->long_factors[i]
-                                                       : r->short_factors[i];
-    }
+    plain.scaling = TRANSFORMER_ROPE_PLAIN;
+    tfi_resolve_rope(&x, &plain, 0);
+    tfi_resolve_rope(&y, r, 0);
+    memcpy(out, which ? r->long_factors : r->short_factors, sizeof r->long_factors);
+    for (i = 0; i < n && r->scaling == TRANSFORMER_ROPE_LLAMA3; i++)
+        out[i] = (float)(x.frequency[i] / y.frequency[i]);
     snprintf(t->name, sizeof t->name, "%s", name);
     t->type = TRANSFORMER_F32;
     t->n_dims = t->n_pieces = 1;

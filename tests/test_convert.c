@@ -555,7 +555,7 @@ static void write_file(const char *path, const void *data, size_t size) {
     CHECK(f && fclose(f) == 0);
 }
 
-static void copy_file(const char *from, const char *to) {
+static inline void copy_file(const char *from, const char *to) {
     size_t size = 0;
     char *data = test_read_file(from, &size);
     CHECK(data != NULL);

@@ -238,14 +238,15 @@ only_public $o.x.o && nothing_writable $o.x.o && only_libc $o.x.o 'malloc|free'"
 
 # ---- running the test programs in other ways ----
 
-# tests_run TITLE COMPILE RUNNER NAME...: each tests/test_NAME.c that exists, compiled and run.
+# tests_run TITLE COMPILE RUNNER NAME...: each tests/test_NAME.c that exists, compiled and run; NAME:WORD with an argument.
 tests_run() {
     title=$1 compile=$2 runner=$3
     shift 3
     for test in "$@"; do
-        [ -f "tests/test_$test.c" ] || continue
-        binary=$out/$group.$planned.$test
-        job "$title: test_$test" "$compile -I. tests/test_$test.c -o $binary -lm && $runner $binary"
+        file=${test%%:*} word=${test#"${test%%:*}"}
+        [ -f "tests/test_$file.c" ] || continue
+        binary=$out/$group.$planned.$file
+        job "$title: test_$file" "$compile -I. tests/test_$file.c -o $binary -lm && $runner $binary ${word#:}"
     done
 }
 
@@ -259,9 +260,9 @@ include_run() {
 group_fast() {
     echo "$compilers" >"$out/compilers"
     while read -r name cc _; do
-        tests_run "$name -O3 -ffast-math" "$cc -O3 -ffast-math -pthread" "" tiny_gpt kernels contract raschka
+        tests_run "$name -O3 -ffast-math" "$cc -O3 -ffast-math -pthread" "" tiny_gpt kernels contract:brief raschka
         accepts "$cc" -march=native &&
-            tests_run "$name -O3 -march=native" "$cc -O3 -march=native -pthread" "" tiny_gpt contract
+            tests_run "$name -O3 -march=native" "$cc -O3 -march=native -pthread" "" tiny_gpt contract:brief
     done <"$out/compilers"
     finish "-ffast-math and -march=native keep the promises"
 }
@@ -276,9 +277,7 @@ group_arm64() {
         else
             skip "aarch64-linux-gnu-g++ is not installed"
         fi
-        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math special raschka formats
-        job "gcc: test_contract, brief" "$compile -I. tests/test_contract.c -o $out/arm64.contract -lm && \
-            qemu-aarch64 $out/arm64.contract brief"
+        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math special raschka formats contract:brief
     else
         skip "aarch64-linux-gnu-gcc is not installed"
     fi
@@ -355,8 +354,7 @@ group_sanitizers() {
         skip "no compiler with -fsanitize=address,undefined"
     fi
     if cc=$(sanitizer_compiler -fsanitize=thread); then
-        job "threads: test_contract, brief" "$cc -O1 -g -pthread -fsanitize=thread -I. tests/test_contract.c \
-            -o $out/threads.contract -lm && $out/threads.contract brief"
+        tests_run "threads" "$cc -O1 -g -pthread -fsanitize=thread" "" contract:brief
     else
         skip "no compiler whose programs run with -fsanitize=thread"
     fi

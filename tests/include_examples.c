@@ -100,7 +100,7 @@ static int quantize(void) {
 
 static int write_nothing(void) {
     gguf_writer *w = gguf_writer_new_file("", 0);
-    int status = gguf_writer_text(w, "general.architecture", "llama");
+    gguf_writer_status status = gguf_writer_text(w, "general.architecture", "llama");
     if (status == GGUF_WRITER_OK) status = gguf_writer_end(w);
     gguf_writer_free(w);
     return status == GGUF_WRITER_OK; /* there is no file of that name */

@@ -32,7 +32,7 @@ static const char usage[] =
     "  IN                 a Hugging Face directory, a GGUF file or a llama2.c checkpoint\n"
     "  --type TYPE        f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q5_1, q5_0, q4_1 or q4_0\n"
     "                     (default: every matrix as it is)\n"
-    "  --force            OUT.gguf may exist\n"
+    "  --force            OUT.gguf may exist, if it is a GGUF file\n"
     "  --requantize       matrices that are quantised already may change their type\n"
     "  --tokenizer FILE   the tokenizer (default: the one beside the model)\n"
     "  --no-tokenizer     write the model without one\n"
@@ -608,8 +608,13 @@ static int adapt_config(conversion *c) {
     int i;
     *m = *model_file_config(c->in);
     tfi_resolve_config(m);
-    m->norm_plus_one = 0;                                 /* it is added to the weights */
-    if (m->logn_length >= m->context) m->logn_length = 0; /* it begins there */
+    m->norm_plus_one = 0;               /* it is added to the weights */
+    if (m->logn_length >= m->context) { /* it begins there */
+        if (m->logn_length)
+            note(c, "the scaling of queries beyond position %d has no key; OUT ends there",
+                 m->context);
+        m->logn_length = 0;
+    }
     if (m->rope[0].scaling == TRANSFORMER_ROPE_DYNAMIC)
         note(c, "RoPE that is rescaled beyond position %d has no key; OUT ends there", m->context);
     if (c->features->pattern == 0) cut_context(c);
@@ -1307,8 +1312,11 @@ static int convert(const arguments *a, char *error, size_t error_size) {
     c.out = c.in ? gguf_writer_new_file(a->out, a->force) : NULL;
     if (!c.in) fail(&c, "%s: %s", a->in, opening.text);
     else if (!c.out || *gguf_writer_error(c.out)) fail(&c, "%s", gguf_writer_error(c.out));
-    else if (strcmp(model_file_get_info(c.in)->format, "GGUF") == 0) ok = plan_gguf(&c);
-    else ok = plan_other(&c, &t);
+    else if (strcmp(model_file_get_info(c.in)->format, "GGUF") == 0) {
+        ok = a->tokenizer || a->no_tokenizer
+                 ? fail(&c, "a GGUF file keeps its own tokenizer: no --tokenizer, --no-tokenizer")
+                 : plan_gguf(&c);
+    } else ok = plan_other(&c, &t);
     ok = ok && write_all(&c, t);
     if (c.percent >= 0 && c.percent < 100) fputc('\n', stderr);
     gguf_writer_free(c.out);
@@ -1362,6 +1370,9 @@ int main(int argc, char **argv) {
     read_arguments(argc, argv, &a);
     signal(SIGINT, interrupt);
     signal(SIGTERM, interrupt);
+#ifdef SIGHUP
+    signal(SIGHUP, interrupt);
+#endif
     if (!convert(&a, error, sizeof error)) die("%s", error);
     return 0;
 }

@@ -21,7 +21,8 @@
  *            that one look at the end will do.
  * FILES      gguf_writer_new_file writes PATH.part, and gguf_writer_end renames it once every byte
  *            is written: there is never half a file under PATH.  A writer that is freed before, or
- *            that failed, removes PATH.part.
+ *            that failed, removes PATH.part.  A PATH.part that is there already is left alone: it
+ *            may be of another writer at work.  Only a GGUF file is ever replaced.
  * BYTES      Metadata is little-endian whatever the machine.  The data of tensors is written as it
  *            is given: it has to be little-endian.
  * MACROS     GGUF_WRITER_IMPLEMENTATION, GGUF_WRITER_STATIC (everything static),
@@ -75,7 +76,7 @@ enum { /* of metadata: GGUF's numbers */
 /* Takes the next bytes of the file.  0 = done; anything else is a failure. */
 typedef int gguf_writer_sink(void *user, const void *data, size_t size);
 
-/* NULL = not enough memory.  overwrite: 1 = PATH may exist. */
+/* NULL = not enough memory.  overwrite: 1 = PATH may be a GGUF file. */
 GGUF_WRITER_API gguf_writer *gguf_writer_new(gguf_writer_sink *sink, void *user);
 GGUF_WRITER_API gguf_writer *gguf_writer_new_file(const char *path, int overwrite);
 GGUF_WRITER_API void gguf_writer_free(gguf_writer *w); /* NULL is ignored */
@@ -478,17 +479,32 @@ static int gwi_to_file(void *user, const void *data, size_t size) {
     return fwrite(data, 1, size, (FILE *)user) != size;
 }
 
-/* Is there something of that name, be it unreadable? */
-static int gwi_exists(const char *path) {
+/* Is there something of that name, be it unreadable?  is_gguf: does it begin like a GGUF file? */
+static int gwi_exists(const char *path, int *is_gguf) {
+    char magic[4] = {0, 0, 0, 0};
     FILE *f;
     errno = 0;
     f = fopen(path, "rb");
+    *is_gguf = f && fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
     if (f) fclose(f);
 #ifdef ENOENT
     return f != NULL || errno != ENOENT;
 #else
     return f != NULL;
 #endif
+}
+
+/* Creates w->part, if what is under the two names allows it. */
+static void gwi_create(gguf_writer *w, int overwrite) {
+    int is_gguf, exists = gwi_exists(w->path, &is_gguf);
+    if (exists && !overwrite) gwi_fail(w, GGUF_WRITER_ARGUMENT, "%.200s: exists", w->path);
+    else if (exists && !is_gguf)
+        gwi_fail(w, GGUF_WRITER_ARGUMENT, "%.200s: exists and is no GGUF file", w->path);
+    else if (gwi_exists(w->part, &is_gguf))
+        gwi_fail(w, GGUF_WRITER_ARGUMENT,
+                 "%.200s: exists; unless another program is writing it, remove it", w->part);
+    else if ((w->file = fopen(w->part, "wbx")) == NULL) /* x: nobody else has made it meanwhile */
+        gwi_fail(w, GGUF_WRITER_WRITE, "%.200s: cannot be written", w->part);
 }
 
 GGUF_WRITER_API gguf_writer *gguf_writer_new_file(const char *path, int overwrite) {
@@ -508,9 +524,7 @@ GGUF_WRITER_API gguf_writer *gguf_writer_new_file(const char *path, int overwrit
     memcpy(w->path, path, n + 1);
     memcpy(w->part, path, n);
     memcpy(w->part + n, ".part", 6);
-    if (!overwrite && gwi_exists(path)) gwi_fail(w, GGUF_WRITER_ARGUMENT, "%.200s: exists", path);
-    else if ((w->file = fopen(w->part, "wb")) == NULL)
-        gwi_fail(w, GGUF_WRITER_WRITE, "%.200s: cannot be written", w->part);
+    gwi_create(w, overwrite);
     w->user = w->file;
     return w;
 }

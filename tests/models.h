@@ -3,6 +3,7 @@
  * with its implementation. */
 #ifndef MODELS_H
 #define MODELS_H
+#include "blocks.h"
 #include "test.h"
 
 enum { MODEL_CONTEXT = 160, MODEL_UNDO = 16, MODEL_MAX_VOCAB = 4200 };
@@ -116,6 +117,13 @@ static inline void shape_huge(transformer_config *c) {
     c->vocab_size = MODEL_MAX_VOCAB;
 }
 
+/* Widths that quantised blocks fill; even one token is worth threads. */
+static inline void shape_blocks(transformer_config *c) {
+    shape_llama(c);
+    c->dim = 512, c->n_heads = 8, c->n_kv_heads = 4, c->head_dim = 64, c->mlp_dim = 768;
+    c->vocab_size = 300;
+}
+
 typedef struct model_shape {
     const char *name;
     void (*set)(transformer_config *);
@@ -138,9 +146,11 @@ static const model_shape model_shapes[] = {{"llama", shape_llama},
                                            {"projected", shape_projected},
                                            {"bigram", shape_bigram},
                                            {"wide", shape_wide},
-                                           {"huge", shape_huge}};
+                                           {"huge", shape_huge},
+                                           {"blocks", shape_blocks}};
 enum {
-    N_SHAPES = sizeof model_shapes / sizeof model_shapes[0],
+    SHAPE_BLOCKS = sizeof model_shapes / sizeof model_shapes[0] - 1, /* of quantised weights */
+    N_SHAPES = SHAPE_BLOCKS,
     SHAPE_LLAMA = 0,
     SHAPE_GPT2 = 1,
     SHAPE_WINDOW = 3,
@@ -181,6 +191,10 @@ static inline void model_fill_tensor(void *data, const transformer_config *c, in
     if (role == TRANSFORMER_EMBEDDING) scale = 2;
     else if (role == TRANSFORMER_POSITION_EMBEDDING) scale = 1;
     else if (rows > 1) scale = 4 / sqrtf((float)cols);
+    if (tfi_format_of(dtype)->block > 1) {
+        make_rows(tfi_format_of(dtype), (unsigned char *)data, rows, cols, seed);
+        return;
+    }
     for (size_t i = 0; i < (size_t)rows * (size_t)cols; i++) {
         float value = base + scale * test_noise(seed * 0x9e3779b9u + (uint32_t)i);
         uint16_t half = dtype == TRANSFORMER_F16 ? tfi_to_f16(value) : tfi_to_bf16(value);

@@ -311,6 +311,29 @@ static void test_same_bits(int brief) {
     }
 }
 
+/* Quantised weights: every type on the best row, a few on the others, a few in full precision.  13
+ * tokens are two panels and a single token. */
+static void test_same_bits_blocks(int brief) {
+    int runs = 0, type = 0;
+    for (size_t f = 0; f < sizeof tfi_formats / sizeof tfi_formats[0]; f++) {
+        if (!tfi_formats[f].unpack) continue;
+        type++;
+        for (int i = 0; i < n_isas; i++)
+            for (int full = 0; full < 2; full++) {
+                int best = i == n_isas - 1, few = (type + i) % 5 == 0;
+                subject s;
+                if (!best && (full || brief)) continue;
+                if (!few && (full || brief || !best)) continue;
+                CHECK(subject_make(&s, SHAPE_BLOCKS, tfi_formats[f].dtype, 1, isas[i], full,
+                                   type % 2 ? TRANSFORMER_F32 : TRANSFORMER_F16));
+                run_plainly(&s, 13, expected);
+                runs += vary_one(&s, 13, 2);
+                subject_free(&s);
+            }
+    }
+    GROUP("same bits: %d types of blocks, %d runs", type, runs);
+}
+
 /* Every combination of everything. */
 static void test_all_combinations(int shape, const variant *kind, int n) {
     subject s;
@@ -1478,6 +1501,7 @@ int main(int argc, char **argv) {
     SKIP("many states, guard pages: no POSIX threads and mmap here");
 #endif
     test_same_bits(brief);
+    test_same_bits_blocks(brief);
     if (!brief) {
         test_all_combinations(SHAPE_WINDOW, &variants[0], N);
         test_all_combinations(SHAPE_GPT2, &variants[2], N);

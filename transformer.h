@@ -1836,6 +1836,8 @@ typedef struct tfi_kernels {
      * NULL or scratch for partial sums, tfi_sums_bytes(n, k) */
     void (*matmul[TFI_N_WEIGHTS])(const void *w, size_t w_stride, int rows, const void *panels,
                                   int n, int k, float *out, size_t out_stride, float *sums);
+    /* the sum of such products of one row and token, as often as called; lanes begin as zeros */
+    float (*dot)(float *lanes, const float *w, const float *x, int k);
     /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8; scratch is
      * tfi_block_scratch(k) bytes */
     void (*blocks)(const tfi_format *format, const unsigned char *w, size_t w_bytes, int rows,
@@ -4800,15 +4802,14 @@ static int tfi_is_matrix(const transformer_tensor *t) {
            (uintptr_t)t->data % tfi_alignment(t->dtype) == 0;
 }
 
-/* Row r of a quantised matrix times x. */
+/* Row r of a quantised matrix times x: a piece at a time, in the order of the decoded row. */
 static float tfi_dot_decoded(const tfi_kernels *k, const transformer_tensor *w, int r,
                              const float *x) {
-    float weights[256], sum = 0, part;
+    float weights[256], lanes[TFI_ALIGN / sizeof(float)] = {0}, sum = 0;
     for (int i = 0, n; i < w->cols; i += n) {
         n = tfi_min(256, w->cols - i);
         tfi_decode(weights, w, (size_t)r * (size_t)w->cols + (size_t)i, n);
-        k->matmul[TFI_W_F32](weights, 0, 1, x + i, 1, n, &part, 0, NULL);
-        sum += part;
+        sum = k->dot(lanes, weights, x + i, n);
     }
     return sum;
 }
@@ -5234,7 +5235,7 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
 
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  A product may be cut
  * along k: `sums` then carries the partial sums from cut to cut, 4 T vectors; `more` says if they
- * come in and go out again.  The rows' results lie `apart`, as the rows do in `w_stride`s. */
+ * come in and go out again.  Rows lie w_stride elements apart, their results `apart` floats. */
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
@@ -5300,10 +5301,10 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
         const int most = TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT), unit = (k + 31) / 32 * 32;    \
         int cut = sums && n >= TFI_TILE && k > most ? most : k, block = TFI_CUT_ROWS;              \
         /* few tokens: four long streams through memory, which prefetchers follow best */          \
-        int apart = n < TFI_TILE ? rows / 4 : 1;                                                   \
+        const int few = n < TFI_TILE, apart = few ? rows / 4 : 1, step = few ? 1 : 4;              \
         if (cut == k) block = tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4 * 4);  \
-        if (n < TFI_TILE) block = tfi_max(4, rows);                                                \
-        (void)apart; /* the scalar row has no tiles */                                             \
+        if (few) block = tfi_max(4, rows);                                                         \
+        (void)apart, (void)step; /* the scalar row has no tiles */                                 \
         for (int first = 0; first < rows; first += block)                                          \
             for (int from = 0, last = 0; !last; from += cut) { /* once, too, if k is 0 */          \
                 int end = rows - first < block ? rows : first + block;                             \
@@ -5326,13 +5327,13 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
     case T: {                                                                                      \
         int more = (from ? TFI_SUMS_IN : 0) | (last ? 0 : TFI_SUMS_OUT);                           \
         float *kept = more ? sums + (size_t)(t0 * block) * TFI_LANES : NULL;                       \
-        for (; n < TFI_TILE ? r < apart : r + 4 <= end; r += n < TFI_TILE ? 1 : 4) {               \
+        for (; few ? r < apart : r + 4 <= end; r += step) {                                        \
             TFI_K(tile##T##_##type)                                                                \
             (w + (size_t)r * w_stride + from, (size_t)apart * w_stride, x + (size_t)from * T,      \
              width, to + r, out_stride, apart, kept, more);                                        \
             if (more) kept += 4 * T * TFI_LANES;                                                   \
         }                                                                                          \
-        if (n < TFI_TILE) r = 4 * apart;                                                           \
+        if (few) r = 4 * apart;                                                                    \
         break;                                                                                     \
     }
 #define TFI_TILES1(type)
@@ -5425,6 +5426,15 @@ TFI_DEFINE_MATMUL(bf16_dot)
 #undef TFI_DOT
 #endif
 #undef TFI_W
+
+static TFI_TARGET float TFI_K(dot)(float *lanes, const float *w, const float *x, int k) {
+    TFI_V sum = V_LOAD(lanes);
+    int i = 0;
+    for (; i + TFI_LANES <= k; i += TFI_LANES) sum = V_FMA(V_LOAD(w + i), V_LOAD(x + i), sum);
+    if (i < k) sum = V_FMA(V_LOAD_N(w + i, k - i), V_LOAD_N(x + i, k - i), sum);
+    V_STORE(lanes, sum);
+    return V_SUM(sum);
+}
 
 static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, int n, int k) {
     float *to = (float *)panel;
@@ -6099,6 +6109,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
     {TFI_K(pack_f32), NULL, TFI_BLOCK_KERNEL(pack_int8)},
     {TFI_K(matmul_f32), TFI_K(matmul_f16), TFI_K(matmul_bf16), NULL},
 #endif
+    TFI_K(dot),
     TFI_BLOCK_KERNEL(blocks),
     TFI_K(norm),
     TFI_K(activate),

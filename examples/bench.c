@@ -49,13 +49,12 @@ enum { NORMS, QKV, ROPE, ATTENTION, ATTN_OUT, MLP_UP, MLP_DOWN, PACKING, HEAD, O
 
 /* What is measured. */
 typedef struct subject {
-    model_file *file;                              /* NULL for a shape */
-    void *weights;                                 /* a shape's, to be freed */
-    int dtype;                                     /* of the matrices */
-    double weight_bytes;                           /* that one pass over the model reads */
-    double layer_ops;                              /* of all layers' matrix products, per token */
-    double head_ops;                               /* of the head, per token with logits */
-    double step_ops[N_STEPS], step_bytes[N_STEPS]; /* the same by step */
+    model_file *file;         /* NULL for a shape */
+    void *weights;            /* a shape's, to be freed */
+    int dtype;                /* of the matrices */
+    double weight_bytes;      /* that one pass over the model reads */
+    double step_ops[N_STEPS]; /* of matrix products, per token (HEAD: per token with logits) */
+    double step_bytes[N_STEPS];
     transformer_model *model;
     transformer_workspace *work;
     transformer_sequence *sequences; /* [batch] */
@@ -104,6 +103,7 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
         else if (!library_option(argc, argv, &i, &a->options)) die("unknown argument '%s'", name);
     }
     if (a->repeats > MAX_REPEATS) die("-r: at most %d", MAX_REPEATS);
+    if (a->profile && a->json) die("--profile has no JSON form");
 #ifndef _OPENMP
     if (a->options.n_threads > 1)
         die("--threads: this program was compiled without OpenMP (-fopenmp)");
@@ -443,15 +443,11 @@ static void count_weights(subject *s, const arguments *a) {
             double width = (double)transformer_row_size(dtype, cols);
             if (role == TRANSFORMER_EMBEDDING || role == TRANSFORMER_POSITION_EMBEDDING)
                 s->weight_bytes += a->batch * width; /* a row per token */
-            if (role == head) s->head_ops += 2.0 * rows * cols;
-            else if (rows > 1 && role > TRANSFORMER_POSITION_EMBEDDING)
-                s->layer_ops += 2.0 * rows * cols;
-            if (role == head || role > TRANSFORMER_POSITION_EMBEDDING)
-                s->weight_bytes += rows * width;
-            if (rows > 1 && (role == head || role > TRANSFORMER_POSITION_EMBEDDING)) {
-                s->step_ops[step_of_role(role)] += 2.0 * rows * cols;
-                s->step_bytes[step_of_role(role)] += rows * width;
-            }
+            if (role != head && role <= TRANSFORMER_POSITION_EMBEDDING) continue;
+            s->weight_bytes += rows * width;
+            if (rows == 1) continue;
+            s->step_ops[step_of_role(role)] += 2.0 * rows * cols;
+            s->step_bytes[step_of_role(role)] += rows * width;
         }
     }
 }
@@ -472,16 +468,23 @@ static double count_attention(const transformer_config *config, int first, int n
     return sum;
 }
 
+/* Of all matrix products but the head's. */
+static double layer_ops(const subject *s) {
+    double sum = 0;
+    for (int i = 0; i < N_STEPS; i++) sum += i == HEAD ? 0 : s->step_ops[i];
+    return sum;
+}
+
 static double prefill_ops(const subject *s, const arguments *a) {
     const transformer_config *config = transformer_model_config(s->model);
     double attention = 2 * count_attention(config, a->depth, a->prefill, 1);
-    return a->batch * (a->prefill * s->layer_ops + s->head_ops + attention);
+    return a->batch * (a->prefill * layer_ops(s) + s->step_ops[HEAD] + attention);
 }
 
 static double decode_ops(const subject *s, const arguments *a) {
     const transformer_config *config = transformer_model_config(s->model);
     double attention = 2 * count_attention(config, a->depth, a->decode, 1);
-    return a->batch * (a->decode * (s->layer_ops + s->head_ops) + attention);
+    return a->batch * (a->decode * (layer_ops(s) + s->step_ops[HEAD]) + attention);
 }
 
 static double decode_bytes(const subject *s, const arguments *a) {
@@ -687,7 +690,7 @@ static void print_json(const subject *s, const arguments *a, const results *r) {
  * handed is the library's own description of the group. */
 typedef struct profile {
     int n_threads;
-    double start, end, time[N_STEPS]; /* seconds */
+    double time[N_STEPS]; /* seconds */
 } profile;
 
 static int step_of_group(const tfi_group *g) {

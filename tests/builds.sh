@@ -406,6 +406,7 @@ group_examples() {
     if [ -f examples/generate.c ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: the same text with any number of threads" same_text
     fi
+    [ -f examples/bench.c ] && job "bench: its table, profile and JSON" bench_reports
     if [ -f examples/grammar.h ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: text that follows a grammar" grammar_text
     fi
@@ -447,6 +448,18 @@ assert sum(t["parameters"] for t in model["types"]) == model["parameters"], "par
 assert model["runs"] and model["config"]["n_layers"] == model["layers"][-1]["last"] + 1, "layers"
 ' "$program.json" || return 1
     done
+}
+
+bench_reports() {
+    program=$out/examples.bench
+    ${CC:-cc} -O1 $openmp -DTRANSFORMER_NO_SIMD examples/bench.c -o "$program" -lm || return 1
+    "$program" --shape stories15m -p 32 -n 4 -r 1 --profile >"$program.1" || return 1
+    for row in 'prefill 32' 'decode 4' limits 'q, k, v' attention 'MLP in' 'MLP out' head; do
+        grep -q "^$row .*[1-9]" "$program.1" || { echo "no row $row" && cat "$program.1" && return 1; }
+    done
+    "$program" --shape stories15m -p 8 -n 2 -r 1 --json |
+        grep -q '^{"model":"stories15m",.*"decode":{"tokens":2,"tokens_per_s":[1-9].*}$' || return 1
+    if "$program" --shape stories15m --json --profile; then return 1; fi
 }
 
 same_text() {

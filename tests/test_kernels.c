@@ -318,6 +318,30 @@ static void test_cuts(const tfi_kernels *k, int kind) {
     GROUP("%s: matmul %s: the same bits with cuts along k", k->name, kind_name(kind));
 }
 
+/* One product, whole and in two pieces: the bits of matmul. */
+static void test_dot(const tfi_kernels *k) {
+    int good = 1;
+    for (int s = 0; s < N_SIZES; s++)
+        for (int place = 0; place < N_PLACES; place++) {
+            int size = sizes[s], cut = size / 2 / 64 * 64;
+            float want, whole[TFI_ALIGN / sizeof(float)] = {0},
+                                          lanes[TFI_ALIGN / sizeof(float)] = {0};
+            fill(w_exact, size, 96, 1), fill(x_exact, size, 95, 1);
+            const float *w = place_floats(0, w_exact, size, place),
+                        *x = place_floats(1, x_exact, size, place);
+            snprintf(now_running, sizeof now_running, "%s dot %d", k->name, size);
+            k->matmul[TFI_W_F32](w_exact, 0, 1,
+                                 make_panels(k, TFI_ACT_F32, x_exact, 1, size, AT_END), 1, size,
+                                 &want, 0, NULL);
+            x = place_floats(1, x_exact, size, place); /* where the panel was */
+            float got = k->dot(whole, w, x, size), piece = k->dot(lanes, w, x, cut);
+            piece = k->dot(lanes, w + cut, x + cut, size - cut);
+            good &= memcmp(&got, &want, sizeof got) == 0 && memcmp(&piece, &want, sizeof got) == 0;
+        }
+    CHECK(good);
+    GROUP("%s: dot: the bits of matmul, in pieces too", k->name);
+}
+
 /* ---- element by element ---- */
 
 typedef void elementwise(const tfi_kernels *k, float *x, const float *times, int n, int variant);
@@ -876,6 +900,7 @@ int main(void) {
             continue;
         }
         test_pack(k);
+        test_dot(k);
         for (int kind = 0; kind < TFI_N_WEIGHTS; kind++)
             if (k->matmul[kind]) test_matmul(k, kind), test_cuts(k, kind);
         test_elements(k);

@@ -886,16 +886,7 @@ static int same(model_file_string s, const char *text) {
 static void test_looking(void) {
     static const char config[] =
         " {\n \"model_type\" : \"unheard-of\", \"a b\":[1,\n{\"c\":null}] ,\"n\":-1}";
-    static const struct {
-        const char *dtype, *name;
-        long bytes;
-    } types[] = {{"F8_E4M3FNUZ", "F8_E4M3FNUZ", 8},
-                 {"F6_E3M2", "F6_E3M2", 6},
-                 {"F4", "F4", 4},
-                 {"Z9", "unknown", 7},
-                 {"Q8_0", "unknown", 9}};
     model_file_options look = {0, 1};
-    model_file_stored_tensor t;
     model_file_value v;
     model_file_part part;
     transformer_error error;
@@ -922,6 +913,24 @@ static void test_looking(void) {
     CHECK(!model_file_part_at(file, 1, &part) && !model_file_part_at(file, -1, &part));
     CHECK(!model_file_part_at(NULL, 0, &part) && !model_file_part_at(file, 0, NULL));
     model_file_close(file);
+    llama_good();
+    GROUP("looking into a family that is not known");
+}
+
+static void test_looking_at_types(void) {
+    static const struct {
+        const char *dtype, *name;
+        long bytes;
+    } types[] = {{"F8_E4M3FNUZ", "F8_E4M3FNUZ", 8},
+                 {"F6_E3M2", "F6_E3M2", 6},
+                 {"F4", "F4", 4},
+                 {"Z9", "unknown", 7},
+                 {"Q8_0", "unknown", 9}};
+    model_file_options look = {0, 1};
+    model_file_stored_tensor t;
+    model_file_value v;
+    transformer_error error;
+    model_file *file;
     llama_good();
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char quoted[40], place[40];
@@ -1166,6 +1175,7 @@ int main(void) {
     test_values();
     test_rope_values();
     test_looking();
+    test_looking_at_types();
     test_refused();
     test_json();
     test_random();

@@ -314,7 +314,7 @@ static void test_same_bits(int brief) {
 /* Quantised weights: every type on the best row, a few on the others, a few in full precision.  13
  * tokens are two panels and a single token. */
 static void test_same_bits_blocks(int brief) {
-    int runs = 0, type = 0;
+    int runs = 0, type = 0, models = 0;
     for (size_t f = 0; f < sizeof tfi_formats / sizeof tfi_formats[0]; f++) {
         if (!tfi_formats[f].unpack) continue;
         type++;
@@ -327,11 +327,11 @@ static void test_same_bits_blocks(int brief) {
                 CHECK(subject_make(&s, SHAPE_BLOCKS, tfi_formats[f].dtype, 1, isas[i], full,
                                    type % 2 ? TRANSFORMER_F32 : TRANSFORMER_F16));
                 run_plainly(&s, 13, expected);
-                runs += vary_one(&s, 13, 2);
+                runs += vary_one(&s, 13, 2), models++;
                 subject_free(&s);
             }
     }
-    GROUP("same bits: %d types of blocks, %d runs", type, runs);
+    GROUP("same bits: quantised weights, %d models, %d runs", models, runs);
 }
 
 /* Every combination of everything. */

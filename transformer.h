@@ -1832,12 +1832,9 @@ typedef struct tfi_kernels {
     int has_bf16_dot;
     /* panel = n <= tile rows of k floats, interleaved; k is padded with zeros */
     void (*pack[TFI_N_ACTS])(void *panel, const float *const *rows, int n, int k);
-    /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels; sums is
-     * NULL or scratch for partial sums, tfi_sums_bytes(n, k) */
+    /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels */
     void (*matmul[TFI_N_WEIGHTS])(const void *w, size_t w_stride, int rows, const void *panels,
-                                  int n, int k, float *out, size_t out_stride, float *sums);
-    /* the sum of such products of one row and token, as often as called; lanes begin as zeros */
-    float (*dot)(float *lanes, const float *w, const float *x, int k);
+                                  int n, int k, float *out, size_t out_stride);
     /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8; scratch is
      * tfi_block_scratch(k) bytes */
     void (*blocks)(const tfi_format *format, const unsigned char *w, size_t w_bytes, int rows,
@@ -2408,7 +2405,6 @@ typedef struct tfi_private {
     float *queries;          /* [TFI_QUERY_ROWS, head_dim] */
     float *head;             /* [batch, TFI_HEAD_BLOCK] */
     void *unpacked;          /* rows of a quantised matrix, see tfi_block_scratch */
-    float *cut_sums;         /* partial sums of a product, see tfi_sums_bytes */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2451,11 +2447,6 @@ static int tfi_widest_input(const transformer_config *c) {
     return tfi_max(tfi_max(wide, c->dim), tfi_embedding_dim(c));
 }
 
-/* Memory for the partial sums of a product of so many columns that is cut. */
-static size_t tfi_sums_bytes(int n, int cols) {
-    return tfi_times((size_t)(cols > TFI_CUT_BYTES / 4 ? n : 0), (size_t)TFI_CUT_ROWS * TFI_ALIGN);
-}
-
 /* Memory for a quantised matrix of so many columns: TFI_BLOCK_BYTES, or 4 rows as float32 if that is
  * more, and the sums that wait for a cut along k. */
 static size_t tfi_block_scratch(int cols) {
@@ -2466,7 +2457,7 @@ static size_t tfi_block_scratch(int cols) {
 
 static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model *m, int batch) {
     const transformer_config *c = &m->config;
-    int widest = tfi_widest_input(c), cut = m->used_acts != 1 << TFI_ACT_INT8 ? batch : 0;
+    int widest = tfi_widest_input(c);
     tfi_private p;
     for (int act = 0; act < TFI_N_ACTS; act++)
         p.panel[act] =
@@ -2478,7 +2469,6 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
     p.queries = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_head_dim(c)), sizeof(float));
     p.head = (float *)tfi_take(arena, (size_t)batch * TFI_HEAD_BLOCK, sizeof(float));
     p.unpacked = tfi_take(arena, m->used_blocks ? tfi_block_scratch(widest) : 0, 1);
-    p.cut_sums = (float *)tfi_take(arena, tfi_sums_bytes(cut, widest), 1);
     return p;
 }
 
@@ -2634,8 +2624,7 @@ static void tfi_product_decoded(const tfi_run *r, const transformer_tensor *w, c
             tfi_decode(decoded + (size_t)i * (size_t)w->cols, w,
                        (size_t)(first + i) * (size_t)w->cols, w->cols);
         r->k->matmul[TFI_W_F32](decoded, (size_t)w->cols, rows, panels, n, w->cols,
-                                out + (first - begin), (size_t)out_stride,
-                                tfi_private_of(r, part).cut_sums);
+                                out + (first - begin), (size_t)out_stride);
     }
 }
 
@@ -2679,7 +2668,7 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
         return;
     }
     r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
-                       (size_t)out_stride, tfi_private_of(r, part).cut_sums);
+                       (size_t)out_stride);
 }
 
 /* out[:, rows of this part] = x W^T + bias, clamped. */
@@ -4166,6 +4155,10 @@ static TFI_TARGET TFI_INLINE __m128 tfi_sums4(__m128 a, __m128 b, __m128 c, __m1
     __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
     return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
 }
+/* p[0 .. 3] = sums, or += if there are more */
+static TFI_TARGET TFI_INLINE void tfi_put4(float *p, int more, __m128 sums) {
+    _mm_storeu_ps(p, more ? _mm_add_ps(_mm_loadu_ps(p), sums) : sums);
+}
 #define V_SET(x) _mm256_set1_ps(x)
 #define V_LOAD(p) _mm256_loadu_ps(p)
 #define V_LOAD_N(p, n) _mm256_maskload_ps(p, tfi_mask8(n))
@@ -4185,8 +4178,8 @@ static TFI_TARGET TFI_INLINE __m128 tfi_sums4(__m128 a, __m128 b, __m128 c, __m1
 #define V_SCALE(a, n) tfi_scale8(a, n)
 #define V_SUM(v) tfi_sum4(tfi_fold8(v))
 #define V_HMAX(v) tfi_max4(_mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)))
-#define V_STORE_SUM4(p, a, b, c, d)                                                                \
-    _mm_storeu_ps(p, tfi_sums4(tfi_fold8(a), tfi_fold8(b), tfi_fold8(c), tfi_fold8(d)))
+#define V_STORE_SUM4(p, more, a, b, c, d)                                                          \
+    tfi_put4(p, more, tfi_sums4(tfi_fold8(a), tfi_fold8(b), tfi_fold8(c), tfi_fold8(d)))
 #define V_FROM_F16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define V_FROM_F16_N(p, n) _mm256_cvtph_ps(tfi_load8_n(p, n))
 #define V_FROM_BF16(p) tfi_widen_bf16_8(_mm_loadu_si128((const __m128i *)(const void *)(p)))
@@ -4296,6 +4289,17 @@ static TFI_TARGET TFI_INLINE __m128 tfi_fold16(__m512 v) {
     return tfi_fold8(_mm256_add_ps(_mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
                                    _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1)));
 }
+/* tfi_sum4 of each quarter, then of the quarters */
+static TFI_TARGET TFI_INLINE float tfi_sum16(__m512 v) {
+    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4E));
+    return _mm_cvtss_f32(tfi_fold16(_mm512_add_ps(v, _mm512_permute_ps(v, 0xB1))));
+}
+/* tfi_sums4 of each quarter */
+static TFI_TARGET TFI_INLINE __m512 tfi_sums16(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+}
 static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
     __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
                                 _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1));
@@ -4318,10 +4322,9 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define V_IF_LESS(a, b, x, y) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x)
 #define V_ROUND(a) tfi_round16(a)
 #define V_SCALE(a, n) _mm512_maskz_scalef_ps(TFI_ALL16, a, n)
-#define V_SUM(v) tfi_sum4(tfi_fold16(v))
+#define V_SUM(v) tfi_sum16(v)
 #define V_HMAX(v) tfi_max16(v)
-#define V_STORE_SUM4(p, a, b, c, d)                                                                \
-    _mm_storeu_ps(p, tfi_sums4(tfi_fold16(a), tfi_fold16(b), tfi_fold16(c), tfi_fold16(d)))
+#define V_STORE_SUM4(p, more, a, b, c, d) tfi_put4(p, more, tfi_fold16(tfi_sums16(a, b, c, d)))
 #define V_FROM_F16(p)                                                                              \
     _mm512_maskz_cvtph_ps(TFI_ALL16, _mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define V_FROM_F16_N(p, n) _mm512_maskz_cvtph_ps(TFI_ALL16, _mm256_maskz_loadu_epi16(TFI_M16(n), p))
@@ -4521,6 +4524,9 @@ static TFI_INLINE float tfi_sum4(float32x4_t v) {
     float32x4_t pairs = vpaddq_f32(v, v);
     return vgetq_lane_f32(vpaddq_f32(pairs, pairs), 0);
 }
+static TFI_INLINE void tfi_put4(float *p, int more, float32x4_t sums) {
+    vst1q_f32(p, more ? vaddq_f32(vld1q_f32(p), sums) : sums);
+}
 #define V_SET(x) vdupq_n_f32(x)
 #define V_LOAD(p) vld1q_f32(p)
 #define V_LOAD_N(p, n) tfi_load4_n(p, n)
@@ -4540,7 +4546,8 @@ static TFI_INLINE float tfi_sum4(float32x4_t v) {
 #define V_SCALE(a, n) tfi_scale4(a, n)
 #define V_SUM(v) tfi_sum4(v)
 #define V_HMAX(v) vmaxvq_f32(v)
-#define V_STORE_SUM4(p, a, b, c, d) vst1q_f32(p, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)))
+#define V_STORE_SUM4(p, more, a, b, c, d)                                                          \
+    tfi_put4(p, more, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)))
 #define V_FROM_F16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
 #define V_FROM_F16_N(p, n) vcvt_f32_f16(vreinterpret_f16_u16(tfi_load4_n_u16(p, n)))
 #define V_FROM_BF16(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
@@ -4689,6 +4696,9 @@ static TFI_INLINE v128_t tfi_sums4(v128_t a, v128_t b, v128_t c, v128_t d) {
     return wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 1, 4, 5),
                           wasm_i32x4_shuffle(ab, cd, 2, 3, 6, 7));
 }
+static TFI_INLINE void tfi_put4(float *p, int more, v128_t sums) {
+    wasm_v128_store(p, more ? wasm_f32x4_add(wasm_v128_load(p), sums) : sums);
+}
 #define V_SET(x) wasm_f32x4_splat(x)
 #define V_LOAD(p) wasm_v128_load(p)
 #define V_LOAD_N(p, n) tfi_load4_n(p, n)
@@ -4708,7 +4718,7 @@ static TFI_INLINE v128_t tfi_sums4(v128_t a, v128_t b, v128_t c, v128_t d) {
 #define V_SCALE(a, n) tfi_scale4(a, n)
 #define V_SUM(v) tfi_sum4(v)
 #define V_HMAX(v) tfi_max4(v)
-#define V_STORE_SUM4(p, a, b, c, d) wasm_v128_store(p, tfi_sums4(a, b, c, d))
+#define V_STORE_SUM4(p, more, a, b, c, d) tfi_put4(p, more, tfi_sums4(a, b, c, d))
 #define V_FROM_F16(p) tfi_widen_f16_4(wasm_u32x4_load16x4(p))
 #define V_FROM_F16_N(p, n) tfi_widen_f16_4(tfi_load4_n_u16(p, n))
 #define V_FROM_BF16(p) wasm_i32x4_shl(wasm_u32x4_load16x4(p), 16)
@@ -4802,16 +4812,22 @@ static int tfi_is_matrix(const transformer_tensor *t) {
            (uintptr_t)t->data % tfi_alignment(t->dtype) == 0;
 }
 
-/* Row r of a quantised matrix times x: a piece at a time, in the order of the decoded row. */
-static float tfi_dot_decoded(const tfi_kernels *k, const transformer_tensor *w, int r,
-                             const float *x) {
-    float weights[256], lanes[TFI_ALIGN / sizeof(float)] = {0}, sum = 0;
-    for (int i = 0, n; i < w->cols; i += n) {
-        n = tfi_min(256, w->cols - i);
-        tfi_decode(weights, w, (size_t)r * (size_t)w->cols + (size_t)i, n);
-        sum = k->dot(lanes, weights, x + i, n);
-    }
-    return sum;
+/* The sums of quantised rows over a cut of their columns at a time: the bits of decoded rows. */
+static void tfi_matmul_decoded(const tfi_kernels *k, float *out, const float *x,
+                               const transformer_tensor *w, int n) {
+    float weights[TFI_CUT_BYTES / sizeof(float)], sum;
+    const int most = (int)(sizeof weights / sizeof weights[0]), rows = w->rows, cols = w->cols;
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < cols; i += most) {
+            int count = tfi_min(most, cols - i);
+            tfi_decode(weights, w, (size_t)r * (size_t)cols + (size_t)i, count);
+            for (int t = 0; t < n; t++) {
+                float *y = out + (size_t)t * (size_t)rows + r;
+                k->matmul[TFI_W_F32](weights, 0, 1, x + (size_t)t * (size_t)cols + i, 1, count,
+                                     &sum, 0);
+                *y = i ? *y + sum : sum;
+            }
+        }
 }
 
 TFI_DEF transformer_status transformer_matmul(float *out, const float *x,
@@ -4822,14 +4838,12 @@ TFI_DEF transformer_status transformer_matmul(float *out, const float *x,
     int kind = w->dtype == TRANSFORMER_F32   ? TFI_W_F32
                : w->dtype == TRANSFORMER_F16 ? TFI_W_F16
                                              : TFI_W_BF16;
+    if (tfi_format_of(w->dtype)->unpack) tfi_matmul_decoded(k, out, x, w, n), kind = -1;
     for (int t = 0; t < n; t++) {
         const float *row = x + (size_t)t * (size_t)w->cols;
         float *y = out + (size_t)t * (size_t)w->rows;
-        if (tfi_format_of(w->dtype)->unpack)
-            for (int r = 0; r < w->rows; r++) y[r] = tfi_dot_decoded(k, w, r, row);
-        else
-            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y, 0,
-                            NULL); /* a panel of one is the row */
+        if (kind >= 0) /* a panel of one is the row */
+            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y, 0);
         for (int r = 0; bias && r < w->rows; r++) y[r] += bias[r];
     }
     return TRANSFORMER_OK;
@@ -4903,7 +4917,7 @@ static void tfi_attend_plain(const tfi_kernels *k, const transformer_attention_a
             int seen = tfi_attention_sees(a, i, j);
             if (pass && a->weights) a->weights[row + (size_t)j] = 0;
             if (!seen && (pass || !a->scores)) continue;
-            k->matmul[TFI_W_F32](keys + (size_t)j * k_row, 0, 1, q, 1, a->key_dim, &score, 0, NULL);
+            k->matmul[TFI_W_F32](keys + (size_t)j * k_row, 0, 1, q, 1, a->key_dim, &score, 0);
             score *= scale;
             if (a->softcap > 0) k->cap(&score, 1, a->softcap);
             if (!pass && a->scores) a->scores[row + (size_t)j] = score;
@@ -5209,7 +5223,6 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
  */
 #ifndef TFI_LISTS
 #define TFI_LISTS
-enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
 #define TFI_T1(M, r) M(r, 0)
 #define TFI_T2(M, r) TFI_T1(M, r) M(r, 1)
 #define TFI_T3(M, r) TFI_T2(M, r) M(r, 2)
@@ -5223,32 +5236,27 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
 #define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - i);
 #define TFI_DECLARE_X(r, t) TFI_X x##t;
 #define TFI_MAC(r, t) a##r##t = TFI_DOT(w, x##t, a##r##t);
-#define TFI_LOAD_PARTIAL(r, t) a##r##t = V_LOAD(sums + (4 * t + r) * TFI_LANES);
-#define TFI_STORE_PARTIAL(r, t) V_STORE(sums + (4 * t + r) * TFI_LANES, a##r##t);
 #define TFI_STORE_SUMS(r, t)                                                                       \
-    if (together) V_STORE_SUM4(out + (size_t)t * out_stride, a0##t, a1##t, a2##t, a3##t);          \
+    if (together) V_STORE_SUM4(out + (size_t)t * out_stride, more, a0##t, a1##t, a2##t, a3##t);    \
     else {                                                                                         \
         float sum[4], *to = out + (size_t)t * out_stride;                                          \
-        V_STORE_SUM4(sum, a0##t, a1##t, a2##t, a3##t);                                             \
-        for (int j = 0; j < 4; j++) to[j * apart] = sum[j];                                        \
+        V_STORE_SUM4(sum, 0, a0##t, a1##t, a2##t, a3##t);                                          \
+        for (int j = 0; j < 4; j++) to[j * apart] = more ? to[j * apart] + sum[j] : sum[j];        \
     }
 
-/* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  A product may be cut
- * along k: `sums` then carries the partial sums from cut to cut, 4 T vectors; `more` says if they
- * come in and go out again.  Rows lie w_stride elements apart, their results `apart` floats. */
+/* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  Rows lie w_stride
+ * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
+ * are in out. */
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
-    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
-        const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
-        size_t out_stride, int apart, float *sums, int more) {                                     \
+    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(const TFI_W *w0, size_t w_stride,           \
+                                                       const TFI_X_ELEMENT *x, int k, float *out,  \
+                                                       size_t out_stride, int apart, int more) {   \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
         int i = 0;                                                                                 \
         TFI_X w;                                                                                   \
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R4(LIST, TFI_ZERO)                                                                     \
-        if (more & TFI_SUMS_IN) {                                                                  \
-            TFI_R4(LIST, TFI_LOAD_PARTIAL)                                                         \
-        }                                                                                          \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
             LIST(TFI_LOAD_X, 0)                                                                    \
             w = TFI_W_LOAD(w0 + i);                                                                \
@@ -5259,10 +5267,6 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
             LIST(TFI_MAC, 2)                                                                       \
             w = TFI_W_LOAD(w3 + i);                                                                \
             LIST(TFI_MAC, 3)                                                                       \
-        }                                                                                          \
-        if (more & TFI_SUMS_OUT) {                                                                 \
-            TFI_R4(LIST, TFI_STORE_PARTIAL)                                                        \
-            return;                                                                                \
         }                                                                                          \
         if (i < k) {                                                                               \
             LIST(TFI_LOAD_X_N, 0)                                                                  \
@@ -5278,83 +5282,88 @@ enum { TFI_SUMS_IN = 1, TFI_SUMS_OUT = 2 };
         LIST(TFI_STORE_SUMS, 0)                                                                    \
     }
 
-/* One row times one token of a panel of `tokens`. */
-#define TFI_DEFINE_DOT(name)                                                                       \
-    static TFI_TARGET TFI_TILE_INLINE float TFI_K(name)(const TFI_W *w, const TFI_X_ELEMENT *x,    \
-                                                        int tokens, int k) {                       \
+/* Rows that fill no tile, first .. rows - 1, each by itself in the tiles' order: TFI_CUT columns at
+ * a time. */
+#define TFI_CUT (TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT))
+#define TFI_DEFINE_SINGLES(type)                                                                   \
+    static TFI_TARGET TFI_TILE_INLINE float TFI_K(dot_##type)(                                     \
+        const TFI_W *w, const TFI_X_ELEMENT *x, int tokens, int k) {                               \
         TFI_V sum = V_SET(0.0f);                                                                   \
         int i = 0;                                                                                 \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += tokens * TFI_STEP)                           \
             sum = TFI_DOT(TFI_W_LOAD(w + i), TFI_X_LOAD(x), sum);                                  \
         if (i < k) sum = TFI_DOT(TFI_W_LOAD_N(w + i, k - i), TFI_X_LOAD_N(x, k - i), sum);         \
         return V_SUM(sum);                                                                         \
+    }                                                                                              \
+    static TFI_TARGET void TFI_K(singles_##type)(const TFI_W *w, size_t w_stride, int first,       \
+                                                 int rows, const TFI_X_ELEMENT *panels, int n,     \
+                                                 int k, float *out, size_t out_stride) {           \
+        const size_t unit = (size_t)((k + 31) / 32 * 32);                                          \
+        for (int t = 0; t < n; t++, out += out_stride) {                                           \
+            int t0 = t / TFI_TILE * TFI_TILE, tokens = tfi_min(TFI_TILE, n - t0);                  \
+            const TFI_X_ELEMENT *x = panels + (size_t)t0 * unit + (t - t0) * TFI_STEP;             \
+            for (int r = first; r < rows; r++) {                                                   \
+                const TFI_W *row = w + (size_t)r * w_stride;                                       \
+                out[r] = TFI_K(dot_##type)(row, x, tokens, tfi_min(k, TFI_CUT));                   \
+                for (int from = TFI_CUT; from < k; from += TFI_CUT)                                \
+                    out[r] += TFI_K(dot_##type)(row + from, x + (size_t)from * (size_t)tokens,     \
+                                                tokens, tfi_min(k - from, TFI_CUT));               \
+            }                                                                                      \
+        }                                                                                          \
     }
-/* All rows and tokens of a product.  A block of weights that fits the second-level cache meets every
- * panel before the next block is read, so each weight comes from memory once.  With many columns a
- * block is a cut along k, so narrow that a panel's part of it stays in first-level cache while the
- * rows pass; the partial sums of all tokens then wait in `sums` for the next cut. */
+/* All rows and tokens of a product.  Each sum is taken over TFI_CUT columns at a time, so few that a
+ * panel's part of them stays in first-level cache while rows pass, and added to the older ones in
+ * out.  A block of weights that fits the second-level cache meets every panel before the next is
+ * read: each weight comes from memory once.  Few tokens take rows in four long streams through
+ * memory, which prefetchers follow best. */
 #define TFI_DEFINE_DRIVER(type, TILES)                                                             \
     static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
                                                 const void *panels, int n, int k, float *out,      \
-                                                size_t out_stride, float *sums) {                  \
+                                                size_t out_stride) {                               \
         const TFI_W *w = (const TFI_W *)weights;                                                   \
-        const int most = TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT), unit = (k + 31) / 32 * 32;    \
-        int cut = sums && n >= TFI_TILE && k > most ? most : k, block = TFI_CUT_ROWS;              \
-        /* few tokens: four long streams through memory, which prefetchers follow best */          \
-        const int few = n < TFI_TILE, apart = few ? rows / 4 : 1, step = few ? 1 : 4;              \
-        if (cut == k) block = tfi_max(4, TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4 * 4);  \
-        if (few) block = tfi_max(4, rows);                                                         \
-        (void)apart, (void)step; /* the scalar row has no tiles */                                 \
-        for (int first = 0; first < rows; first += block)                                          \
-            for (int from = 0, last = 0; !last; from += cut) { /* once, too, if k is 0 */          \
-                int end = rows - first < block ? rows : first + block;                             \
-                int width = k - from < cut ? k - from : cut;                                       \
-                last = from + width == k;                                                          \
+        const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
+        const int groups = rows / 4, few = n < TFI_TILE;                                           \
+        const int apart = few ? groups : 1, step = few ? 1 : 4, unit = (k + 31) / 32 * 32;         \
+        int block =                                                                                \
+            k > TFI_CUT ? TFI_CUT_ROWS / 4 : TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;   \
+        if (few) block = 1;                                                                        \
+        for (int first = 0; first < groups; first += block)                                        \
+            for (int from = 0; from == 0 || from < k; from += TFI_CUT) /* once, too, if k is 0 */  \
                 for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
-                    const TFI_X_ELEMENT *x =                                                       \
-                        (const TFI_X_ELEMENT *)panels + (size_t)t0 * (size_t)unit;                 \
+                    int end = tfi_min(groups, first + block), width = tfi_min(TFI_CUT, k - from);  \
+                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                      \
                     float *to = out + (size_t)t0 * out_stride;                                     \
-                    int tokens = n - t0 < TFI_TILE ? n - t0 : TFI_TILE, r = first;                 \
-                    TILES(type)                                                                    \
-                    for (; last && r < end; r++)                                                   \
-                        for (int t = 0; t < tokens; t++)                                           \
-                            to[(size_t)t * out_stride + (size_t)r] = TFI_K(dot_##type)(            \
-                                w + (size_t)r * w_stride, x + t * TFI_STEP, tokens, k);            \
+                    switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
                 }                                                                                  \
-            }                                                                                      \
+        TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);          \
+    }
+/* The same without tiles. */
+#define TFI_DEFINE_PLAIN_DRIVER(type)                                                              \
+    static void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,               \
+                                     const void *panels, int n, int k, float *out,                 \
+                                     size_t out_stride) {                                          \
+        TFI_K(singles_##type)                                                                      \
+        ((const TFI_W *)weights, w_stride, 0, rows, (const TFI_X_ELEMENT *)panels, n, k, out,      \
+         out_stride);                                                                              \
     }
 #define TFI_TILE_CASE(type, T)                                                                     \
-    case T: {                                                                                      \
-        int more = (from ? TFI_SUMS_IN : 0) | (last ? 0 : TFI_SUMS_OUT);                           \
-        float *kept = more ? sums + (size_t)(t0 * block) * TFI_LANES : NULL;                       \
-        for (; few ? r < apart : r + 4 <= end; r += step) {                                        \
-            TFI_K(tile##T##_##type)                                                                \
-            (w + (size_t)r * w_stride + from, (size_t)apart * w_stride, x + (size_t)from * T,      \
-             width, to + r, out_stride, apart, kept, more);                                        \
-            if (more) kept += 4 * T * TFI_LANES;                                                   \
-        }                                                                                          \
-        if (few) r = 4 * apart;                                                                    \
-        break;                                                                                     \
-    }
-#define TFI_TILES1(type)
-#define TFI_TILES3(type)                                                                           \
-    switch (tokens) { TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3) }
+    case T:                                                                                        \
+        for (int g = first; g < end; g++) TFI_K(tile##T##_##type)                                  \
+        (w + (size_t)(g * step) * w_stride + from, (size_t)apart * w_stride, x + (size_t)from * T, \
+         width, to + g * step, out_stride, apart, from > 0);                                       \
+        break;
+#define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
 #define TFI_TILES6(type)                                                                           \
-    switch (tokens) {                                                                              \
-        TFI_TILE_CASE(type, 1)                                                                     \
-        TFI_TILE_CASE(type, 2)                                                                     \
-        TFI_TILE_CASE(type, 3)                                                                     \
-        TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_TILE_CASE(type, 6)                       \
-    }
-#define TFI_MATMUL1(type) TFI_DEFINE_DOT(dot_##type) TFI_DEFINE_DRIVER(type, TFI_TILES1)
+    TFI_TILES3(type) TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_TILE_CASE(type, 6)
+#define TFI_MATMUL1(type) TFI_DEFINE_SINGLES(type) TFI_DEFINE_PLAIN_DRIVER(type)
 #define TFI_MATMUL3(type)                                                                          \
-    TFI_DEFINE_DOT(dot_##type)                                                                     \
+    TFI_DEFINE_SINGLES(type)                                                                       \
     TFI_DEFINE_TILE(tile1_##type, 1, TFI_T1)                                                       \
     TFI_DEFINE_TILE(tile2_##type, 2, TFI_T2)                                                       \
     TFI_DEFINE_TILE(tile3_##type, 3, TFI_T3)                                                       \
     TFI_DEFINE_DRIVER(type, TFI_TILES3)
 #define TFI_MATMUL6(type)                                                                          \
-    TFI_DEFINE_DOT(dot_##type)                                                                     \
+    TFI_DEFINE_SINGLES(type)                                                                       \
     TFI_DEFINE_TILE(tile1_##type, 1, TFI_T1)                                                       \
     TFI_DEFINE_TILE(tile2_##type, 2, TFI_T2)                                                       \
     TFI_DEFINE_TILE(tile3_##type, 3, TFI_T3)                                                       \
@@ -5426,15 +5435,6 @@ TFI_DEFINE_MATMUL(bf16_dot)
 #undef TFI_DOT
 #endif
 #undef TFI_W
-
-static TFI_TARGET float TFI_K(dot)(float *lanes, const float *w, const float *x, int k) {
-    TFI_V sum = V_LOAD(lanes);
-    int i = 0;
-    for (; i + TFI_LANES <= k; i += TFI_LANES) sum = V_FMA(V_LOAD(w + i), V_LOAD(x + i), sum);
-    if (i < k) sum = V_FMA(V_LOAD_N(w + i, k - i), V_LOAD_N(x + i, k - i), sum);
-    V_STORE(lanes, sum);
-    return V_SUM(sum);
-}
 
 static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, int n, int k) {
     float *to = (float *)panel;
@@ -5991,7 +5991,7 @@ static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens
     for (; r + 4 <= rows; r += 4)
         for (int t = 0; t < tokens; t++) {
             const float *from = sums + r * width + t * TFI_LANES;
-            V_STORE_SUM4(out + (size_t)t * out_stride + r, V_LOAD(from), V_LOAD(from + width),
+            V_STORE_SUM4(out + (size_t)t * out_stride + r, 0, V_LOAD(from), V_LOAD(from + width),
                          V_LOAD(from + 2 * width), V_LOAD(from + 3 * width));
         }
     for (; r < rows; r++)
@@ -6109,7 +6109,6 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
     {TFI_K(pack_f32), NULL, TFI_BLOCK_KERNEL(pack_int8)},
     {TFI_K(matmul_f32), TFI_K(matmul_f16), TFI_K(matmul_bf16), NULL},
 #endif
-    TFI_K(dot),
     TFI_BLOCK_KERNEL(blocks),
     TFI_K(norm),
     TFI_K(activate),

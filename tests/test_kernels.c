@@ -203,7 +203,7 @@ static void compute_alone(const tfi_kernels *k, int kind, int rows, int size,
         void *panel = make_panels(k, act_of_kind(kind), x, 1, size, AT_START);
         for (int r = 0; r < rows; r++)
             k->matmul[kind](weight_at(kind, (size_t)(r * (size + 3))), 0, 1, panel, 1, size,
-                            &to[t][r], 0, NULL);
+                            &to[t][r], 0);
     }
 }
 
@@ -236,7 +236,7 @@ static void check_shape(const tfi_kernels *k, int kind, int rows, int n, int siz
     for (int i = 0; i < out_length; i++) out[i] = 12345;
     snprintf(now_running, sizeof now_running, "%s matmul_%s rows %d tokens %d k %d place %d",
              k->name, kind_name(kind), rows, n, size, place);
-    k->matmul[kind](w, stride, rows, panels, n, size, out, (size_t)out_stride, NULL);
+    k->matmul[kind](w, stride, rows, panels, n, size, out, (size_t)out_stride);
     for (int t = 0; t < n; t++) {
         if (rows) good &= memcmp(out + t * out_stride, alone[t], (size_t)rows * sizeof(float)) == 0;
         for (int i = rows; t + 1 < n && i < out_stride; i++)
@@ -282,64 +282,46 @@ static void test_matmul(const tfi_kernels *k, int kind) {
           k->name, kind_name(kind), worst);
 }
 
-/* Many columns are cut, and partial sums of several tokens wait: the same bits as without, and no
- * more memory for the sums than asked for.  Rows of weights overlap, to be many and yet small. */
+/* Many columns are summed cut by cut: the bits of cuts computed alone and added, in tiles and out of
+ * them.  Rows of weights overlap, to be many and yet small. */
 static void test_cuts(const tfi_kernels *k, int kind) {
-    enum { STRIDE = 37, CUT_ROWS_MOST = 2 * TFI_CUT_ROWS + 3, N_CUT_SIZES = 7 };
-    static const int cut_sizes[N_CUT_SIZES] = {1024, 1025, 2047, 2048, 2049, 4099, 4133};
+    enum { STRIDE = 37, CUT_ROWS_MOST = 2 * TFI_CUT_ROWS + 3, N_CUT_SIZES = 7, WIDEST = 4133 };
+    static const int cut_sizes[N_CUT_SIZES] = {1024, 1025, 2047, 2048, 2049, 4099, WIDEST};
     static const int row_counts[] = {0, 3, 4, 95, 96, 97, CUT_ROWS_MOST};
-    static float x[TOKENS * 4133], want[TOKENS * CUT_ROWS_MOST], out[TOKENS * CUT_ROWS_MOST];
+    static float x[TOKENS * WIDEST], want[CUT_ROWS_MOST], out[TOKENS * CUT_ROWS_MOST];
+    const int act = act_of_kind(kind), cut = TFI_CUT_BYTES / (act == TFI_ACT_BF16 ? 2 : 4);
     int good = 1;
-    make_weights(kind, 1, 4133 + STRIDE * CUT_ROWS_MOST);
-    const void *w = weight_at(kind, 0);
+    make_weights(kind, 1, WIDEST + STRIDE * CUT_ROWS_MOST);
     for (int s = 0; s < N_CUT_SIZES; s++) {
         int size = cut_sizes[s];
         fill(x, TOKENS * size, 97, 1);
-        for (int n = 1; n <= TOKENS; n++) {
-            void *panels = make_panels(k, act_of_kind(kind), x, n, size, AT_END);
-            size_t bytes = tfi_sums_bytes(n, size);
-            float *sums = (float *)place_array(2, bytes, sizeof(float), AT_END);
-            memset(sums, 0xff, bytes);
+        for (int n = 1; n <= TOKENS; n++)
             for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
-                int rows = row_counts[i];
+                int rows = row_counts[i], t = (int)i % n;
                 snprintf(now_running, sizeof now_running,
                          "%s matmul_%s cut: rows %d tokens %d k %d", k->name, kind_name(kind), rows,
                          n, size);
-                k->matmul[kind](w, STRIDE, rows, panels, n, size, want, (size_t)rows, NULL);
-                memset(out, 0, sizeof out);
-                k->matmul[kind](w, STRIDE, rows, panels, n, size, out, (size_t)rows, sums);
-                good &= memcmp(out, want, (size_t)(n * rows) * sizeof(float)) == 0;
+                for (int from = 0; from < size; from += cut) {
+                    int width = size - from < cut ? size - from : cut;
+                    void *part = make_panels(k, act, x + t * size + from, 1, width, AT_END);
+                    for (int r = 0; r < rows; r++) {
+                        float sum;
+                        k->matmul[kind](weight_at(kind, (size_t)(r * STRIDE + from)), 0, 1, part, 1,
+                                        width, &sum, 0);
+                        want[r] = from ? want[r] + sum : sum;
+                    }
+                }
+                void *panels = make_panels(k, act, x, n, size, AT_END);
+                for (int j = 0; j < n * rows; j++) out[j] = (float)NAN;
+                k->matmul[kind](weight_at(kind, 0), STRIDE, rows, panels, n, size, out,
+                                (size_t)rows);
+                good &= memcmp(out + t * rows, want, (size_t)rows * sizeof(float)) == 0;
+                for (int j = 0; j < n * rows; j++) good &= !is_nan(out[j]);
             }
-            if (k->tile > 1 && n >= k->tile && size > TFI_CUT_BYTES / 2)
-                CHECK(((uint32_t *)(void *)sums)[0] != 0xffffffffu); /* it was cut */
-        }
     }
     CHECK(good);
-    GROUP("%s: matmul %s: the same bits with cuts along k", k->name, kind_name(kind));
-}
-
-/* One product, whole and in two pieces: the bits of matmul. */
-static void test_dot(const tfi_kernels *k) {
-    int good = 1;
-    for (int s = 0; s < N_SIZES; s++)
-        for (int place = 0; place < N_PLACES; place++) {
-            int size = sizes[s], cut = size / 2 / 64 * 64;
-            float want, whole[TFI_ALIGN / sizeof(float)] = {0},
-                                          lanes[TFI_ALIGN / sizeof(float)] = {0};
-            fill(w_exact, size, 96, 1), fill(x_exact, size, 95, 1);
-            const float *w = place_floats(0, w_exact, size, place),
-                        *x = place_floats(1, x_exact, size, place);
-            snprintf(now_running, sizeof now_running, "%s dot %d", k->name, size);
-            k->matmul[TFI_W_F32](w_exact, 0, 1,
-                                 make_panels(k, TFI_ACT_F32, x_exact, 1, size, AT_END), 1, size,
-                                 &want, 0, NULL);
-            x = place_floats(1, x_exact, size, place); /* where the panel was */
-            float got = k->dot(whole, w, x, size), piece = k->dot(lanes, w, x, cut);
-            piece = k->dot(lanes, w + cut, x + cut, size - cut);
-            good &= memcmp(&got, &want, sizeof got) == 0 && memcmp(&piece, &want, sizeof got) == 0;
-        }
-    CHECK(good);
-    GROUP("%s: dot: the bits of matmul, in pieces too", k->name);
+    GROUP("%s: matmul %s: sums cut by cut, the same bits in tiles and out of them", k->name,
+          kind_name(kind));
 }
 
 /* ---- element by element ---- */
@@ -668,11 +650,9 @@ static void check_poisoned_product(const tfi_kernels *k, int kind, int size, int
     for (int r = 0; r < R; r++)
         memcpy(w + (size_t)(r * size) * element, weight_at(kind, (size_t)(r * (size + 3))),
                (size_t)size * element);
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, clean, R,
-                    NULL);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, clean, R);
     x[bad * size + at] = poison;
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R,
-                    NULL);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R);
     for (int t = 0; t < N; t++)
         for (int r = 0; r < R; r++)
             if (t == bad)
@@ -682,16 +662,14 @@ static void check_poisoned_product(const tfi_kernels *k, int kind, int size, int
     uint16_t half = kind == TFI_W_F16 ? tfi_to_f16(poison) : tfi_to_bf16(poison);
     memcpy(w + (size_t)(bad * size + at) * element,
            kind == TFI_W_F32 ? (const void *)&poison : (const void *)&half, element);
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R,
-                    NULL);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R);
     for (int t = 0; t < N; t++)
         for (int r = 0; r < R; r++)
             if (r == bad)
                 CHECK(!is_finite(out[t * R + r]) && (!is_nan(poison) || is_nan(out[t * R + r])));
             else CHECK(out[t * R + r] == clean[t * R + r]);
     memset(x, 0, sizeof x); /* infinity times zero */
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R,
-                    NULL);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R);
     CHECK(is_nan(out[bad]) && out[bad + 1] == 0);
 }
 
@@ -845,9 +823,9 @@ static void test_half_rows(const tfi_kernels *k) {
         for (int i = 0; i < n; i++) {
             float want = tfi_from_f16(in[i]), dot = 0, wide[TFI_MAX_TILE] = {1};
             good &= is_nan(want) ? is_nan(out[i]) : memcmp(&want, &out[i], sizeof want) == 0;
-            k->matmul[TFI_W_F16](in + i, 1, 1, wide, 1, 1, &dot, 0, NULL);
+            k->matmul[TFI_W_F16](in + i, 1, 1, wide, 1, 1, &dot, 0);
             good &= is_nan(want) ? is_nan(dot) : dot == want;
-            k->matmul[TFI_W_BF16](in + i, 1, 1, wide, 1, 1, &dot, 0, NULL);
+            k->matmul[TFI_W_BF16](in + i, 1, 1, wide, 1, 1, &dot, 0);
             want = tfi_from_bf16(in[i]);
             good &= is_nan(want) ? is_nan(dot) : dot == want;
         }
@@ -900,7 +878,6 @@ int main(void) {
             continue;
         }
         test_pack(k);
-        test_dot(k);
         for (int kind = 0; kind < TFI_N_WEIGHTS; kind++)
             if (k->matmul[kind]) test_matmul(k, kind), test_cuts(k, kind);
         test_elements(k);

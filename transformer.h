@@ -5326,11 +5326,13 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
         const int apart = few ? groups : 1, step = few ? 1 : 4, unit = (k + 31) / 32 * 32;         \
         int block =                                                                                \
             k > TFI_CUT ? TFI_CUT_ROWS / 4 : TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;   \
-        if (few) block = 1;                                                                        \
+        const int span =                                                                           \
+            few ? tfi_max(k, 1) : TFI_CUT; /* columns that rows pass before the next */            \
+        if (few) block = tfi_max(groups, 1);                                                       \
         for (int first = 0; first < groups; first += block)                                        \
-            for (int from = 0; from == 0 || from < k; from += TFI_CUT) /* once, too, if k is 0 */  \
+            for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */     \
                 for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
-                    int end = tfi_min(groups, first + block), width = tfi_min(TFI_CUT, k - from);  \
+                    int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);      \
                     const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                      \
                     float *to = out + (size_t)t0 * out_stride;                                     \
                     switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
@@ -5348,9 +5350,10 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
     }
 #define TFI_TILE_CASE(type, T)                                                                     \
     case T:                                                                                        \
-        for (int g = first; g < end; g++) TFI_K(tile##T##_##type)                                  \
-        (w + (size_t)(g * step) * w_stride + from, (size_t)apart * w_stride, x + (size_t)from * T, \
-         width, to + g * step, out_stride, apart, from > 0);                                       \
+        for (int g = first; g < end; g++)                                                          \
+            for (int i = from; i == from || i < stop; i += TFI_CUT) TFI_K(tile##T##_##type)        \
+        (w + (size_t)(g * step) * w_stride + i, (size_t)apart * w_stride, x + (size_t)i * T,       \
+         tfi_min(TFI_CUT, stop - i), to + g * step, out_stride, apart, i > 0);                     \
         break;
 #define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
 #define TFI_TILES6(type)                                                                           \

@@ -5311,30 +5311,41 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
             }                                                                                      \
         }                                                                                          \
     }
+/* While a panel meets a block of rows, every tile asks for a part of the next panel: many long ones
+ * come from third-level cache or memory. */
+#define TFI_ASK (4 * TFI_TILE * TFI_CUT / TFI_CUT_ROWS)
+#define TFI_DEFINE_ASK(type)                                                                       \
+    static TFI_INLINE void TFI_K(ask_##type)(const TFI_X_ELEMENT *next) {                          \
+        const int line = TFI_ALIGN / (int)sizeof(TFI_X_ELEMENT);                                   \
+        for (int i = 0; next && i < TFI_ASK; i += line) TFI_PREFETCH(next + i, 2);                 \
+    }
 /* All rows and tokens of a product.  Each sum is taken over TFI_CUT columns at a time, so few that a
  * panel's part of them stays in first-level cache while rows pass, and added to the older ones in
  * out.  A block of weights that fits the second-level cache meets every panel before the next is
- * read: each weight comes from memory once.  Few tokens take rows in four long streams through
- * memory, which prefetchers follow best. */
+ * read: each weight comes from memory once.  Few tokens take all columns of a row, rows in four long
+ * streams through memory, which prefetchers follow best. */
 #define TFI_DEFINE_DRIVER(type, TILES)                                                             \
     static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
                                                 const void *panels, int n, int k, float *out,      \
                                                 size_t out_stride) {                               \
         const TFI_W *w = (const TFI_W *)weights;                                                   \
         const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
-        const int groups = rows / 4, few = n < TFI_TILE;                                           \
-        const int apart = few ? groups : 1, step = few ? 1 : 4, unit = (k + 31) / 32 * 32;         \
-        int block =                                                                                \
-            k > TFI_CUT ? TFI_CUT_ROWS / 4 : TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;   \
-        const int span =                                                                           \
-            few ? tfi_max(k, 1) : TFI_CUT; /* columns that rows pass before the next */            \
+        const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                    \
+        const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                \
+        const int span = few ? tfi_max(k, 1) : TFI_CUT, far = 2 * TFI_BLOCK_BYTES;                 \
+        const int ask = k > TFI_CUT && !few && (int64_t)n * k > far;                               \
+        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                            \
+        if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                 \
         if (few) block = tfi_max(groups, 1);                                                       \
         for (int first = 0; first < groups; first += block)                                        \
             for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */     \
                 for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
                     int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);      \
                     const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                      \
+                    const TFI_X_ELEMENT *next = NULL;                                              \
                     float *to = out + (size_t)t0 * out_stride;                                     \
+                    if (ask && n - t0 >= 2 * TFI_TILE)                                             \
+                        next = x + (size_t)TFI_TILE * (size_t)(unit + from);                       \
                     switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
                 }                                                                                  \
         TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);          \
@@ -5350,10 +5361,12 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
     }
 #define TFI_TILE_CASE(type, T)                                                                     \
     case T:                                                                                        \
-        for (int g = first; g < end; g++)                                                          \
+        for (int g = first; g < end; g++) {                                                        \
+            TFI_K(ask_##type)(next ? next + (g - first) * TFI_ASK : NULL);                         \
             for (int i = from; i == from || i < stop; i += TFI_CUT) TFI_K(tile##T##_##type)        \
-        (w + (size_t)(g * step) * w_stride + i, (size_t)apart * w_stride, x + (size_t)i * T,       \
-         tfi_min(TFI_CUT, stop - i), to + g * step, out_stride, apart, i > 0);                     \
+            (w + (size_t)(g * step) * w_stride + i, (size_t)apart * w_stride, x + (size_t)i * T,   \
+             tfi_min(TFI_CUT, stop - i), to + g * step, out_stride, apart, i > 0);                 \
+        }                                                                                          \
         break;
 #define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
 #define TFI_TILES6(type)                                                                           \
@@ -5364,6 +5377,7 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
     TFI_DEFINE_TILE(tile1_##type, 1, TFI_T1)                                                       \
     TFI_DEFINE_TILE(tile2_##type, 2, TFI_T2)                                                       \
     TFI_DEFINE_TILE(tile3_##type, 3, TFI_T3)                                                       \
+    TFI_DEFINE_ASK(type)                                                                           \
     TFI_DEFINE_DRIVER(type, TFI_TILES3)
 #define TFI_MATMUL6(type)                                                                          \
     TFI_DEFINE_SINGLES(type)                                                                       \
@@ -5373,6 +5387,7 @@ static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
     TFI_DEFINE_TILE(tile4_##type, 4, TFI_T4)                                                       \
     TFI_DEFINE_TILE(tile5_##type, 5, TFI_T5)                                                       \
     TFI_DEFINE_TILE(tile6_##type, 6, TFI_T6)                                                       \
+    TFI_DEFINE_ASK(type)                                                                           \
     TFI_DEFINE_DRIVER(type, TFI_TILES6)
 #endif
 

@@ -1846,9 +1846,10 @@ typedef struct tfi_kernels {
     void (*cap)(float *x, int n, float cap); /* x = cap tanh(x / cap) */
     /* a block of TFI_KEY_BLOCK scores: s = cap(s * scale) + bias (bias may be NULL, cap 0) */
     void (*scores)(float *s, float scale, float cap, const float *bias);
-    /* one step of the online softmax over a block; s becomes exp(s - max); returns the factor for
-     * older sums */
-    float (*softmax_block)(float *s, float *max, float *sum);
+    /* one step of the online softmax over a block of keys, row by row: s[r, :] becomes
+     * exp(s[r, :] - max[r]), and older[r] is the factor for what was summed before */
+    void (*softmax_block)(float *s, int rows, float *max, float *sum, float *older);
+    void (*scale)(float *out, const float *x, float by, int n); /* out = x * by; may be in place */
     /* out[r, :] += sum_j p[r, j] v[j, :], j ascending; [0] values in F32, [1] in F16 */
     void (*accumulate[2])(float *out, size_t out_stride, const float *p, size_t p_stride,
                           const void *v, size_t v_stride, int rows, int keys, int dim);
@@ -3018,25 +3019,26 @@ static void tfi_block_values(const tfi_run *r, const tfi_tile *tile, const tfi_p
 }
 
 typedef struct tfi_softmax {
-    float max[TFI_QUERY_ROWS], sum[TFI_QUERY_ROWS];
+    float max[TFI_QUERY_ROWS], sum[TFI_QUERY_ROWS], older[TFI_QUERY_ROWS];
 } tfi_softmax;
 
 /* The visible keys of a block, per query; they leave exp(score - max), the others 0. */
 static void tfi_block_softmax(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                               int block, tfi_softmax *state, int *low, int *high) {
-    int dim = r->c->value_dim, stride = tfi_padded(dim);
+    int stride = tfi_padded(r->c->value_dim);
     for (int i = 0; i < tile->n; i++) {
-        float *s = own->scores + i * TFI_KEY_BLOCK, *sums = own->sums + i * stride;
+        float *s = own->scores + i * TFI_KEY_BLOCK;
         int begin, end;
         tfi_visible(r, tile, i, &begin, &end);
         low[i] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
         high[i] = tfi_max(low[i], tfi_min(TFI_KEY_BLOCK, end - block));
-        if (low[i] == high[i]) continue;
         for (int j = 0; j < low[i]; j++) s[j] = -FLT_MAX;
         for (int j = high[i]; j < TFI_KEY_BLOCK; j++) s[j] = -FLT_MAX;
-        float older = r->k->softmax_block(s, &state->max[i], &state->sum[i]);
-        if (older != 1)
-            for (int d = 0; d < dim; d++) sums[d] *= older;
+    }
+    r->k->softmax_block(own->scores, tile->n, state->max, state->sum, state->older);
+    for (int i = 0; i < tile->n; i++) {
+        float *sums = own->sums + i * stride;
+        if (state->older[i] != 1) r->k->scale(sums, sums, state->older[i], r->c->value_dim);
     }
 }
 
@@ -3061,7 +3063,7 @@ static void tfi_end_tile(const tfi_run *r, const tfi_tile *tile, const tfi_priva
         float *z =
             tfi_row(r->w->z, r->w->z_stride, tfi_tile_row(tile, i)) + tfi_tile_head(tile, i) * dim;
         float inverse = state->sum[i] > 0 ? 1 / state->sum[i] : 0;
-        for (int d = 0; d < dim; d++) z[d] = own->sums[i * stride + d] * inverse;
+        r->k->scale(z, own->sums + i * stride, inverse, dim);
     }
 }
 
@@ -5203,16 +5205,24 @@ static TFI_TARGET void TFI_K(scores)(float *s, float scale, float cap, const flo
     }
 }
 
-static TFI_TARGET float TFI_K(softmax_block)(float *s, float *max, float *sum) {
-    float highest = TFI_K(maximum)(s, TFI_KEY_BLOCK), older = 1, added;
-    if (highest > *max) {
-        float change[1];
-        TFI_K(exponentials)(change, max, 1, highest);
-        older = change[0], *max = highest;
+static TFI_TARGET void TFI_K(softmax_block)(float *s, int rows, float *max, float *sum,
+                                            float *older) {
+    for (int r = 0; r < rows; r++) {
+        float highest = TFI_K(maximum)(s + r * TFI_KEY_BLOCK, TFI_KEY_BLOCK);
+        highest = highest > max[r] ? highest : max[r];
+        older[r] = max[r] - highest, max[r] = highest;
     }
-    added = TFI_K(exponentials)(s, s, TFI_KEY_BLOCK, *max);
-    *sum = *sum * older + added;
-    return older;
+    TFI_K(exponentials)(older, older, rows, 0);
+    for (int r = 0; r < rows; r++) {
+        float *row = s + r * TFI_KEY_BLOCK;
+        sum[r] = sum[r] * older[r] + TFI_K(exponentials)(row, row, TFI_KEY_BLOCK, max[r]);
+    }
+}
+
+static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n) {
+    int i = 0;
+    for (; i + TFI_LANES <= n; i += TFI_LANES) V_STORE(out + i, V_MUL(V_LOAD(x + i), V_SET(by)));
+    if (i < n) V_STORE_N(out + i, V_MUL(V_LOAD_N(x + i, n - i), V_SET(by)), n - i);
 }
 
 /* ---- matrix products ----
@@ -6133,6 +6143,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
     TFI_K(cap),
     TFI_K(scores),
     TFI_K(softmax_block),
+    TFI_K(scale),
     {TFI_K(accumulate_f32), TFI_K(accumulate_f16)},
     TFI_K(maximum),
     TFI_K(exponentials),

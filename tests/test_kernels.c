@@ -537,7 +537,7 @@ static void test_softmax_block(const tfi_kernels *k) {
             for (int b = low / TFI_KEY_BLOCK; b * TFI_KEY_BLOCK < high; b++) {
                 float *s = place_floats(0, e + b * TFI_KEY_BLOCK, TFI_KEY_BLOCK,
                                         b % 2 ? AT_START : AT_END);
-                factor[b] = k->softmax_block(s, &max, &sum);
+                k->softmax_block(s, 1, &max, &sum, &factor[b]);
                 memcpy(e + b * TFI_KEY_BLOCK, s, TFI_KEY_BLOCK * sizeof(float));
             }
             CHECK(max == top && fabs((double)sum - exact) <= 1e-5 * exact);
@@ -551,6 +551,50 @@ static void test_softmax_block(const tfi_kernels *k) {
             }
         }
     GROUP("%s: softmax_block: error %.2f of 1e-5 sum", k->name, worst);
+}
+
+/* Rows together: the bits of each alone, whatever the others hold; a row with no key changes
+ * nothing. */
+static void test_softmax_rows(const tfi_kernels *k) {
+    enum { R = 21, N = R * TFI_KEY_BLOCK };
+    static float x[N], together[N], alone[TFI_KEY_BLOCK];
+    float max[R], sum[R], older[R];
+    int good = 1;
+    for (int rows = 1; rows <= R; rows++) {
+        fill(x, N, 56 + (uint32_t)rows, 9);
+        for (int r = 0; r < rows; r++) max[r] = r % 3 ? (float)r - 8 : -3.0e38f, sum[r] = 0.5f;
+        for (int j = 0; j < TFI_KEY_BLOCK; j++) x[(rows - 1) * TFI_KEY_BLOCK + j] = -FLT_MAX;
+        float before = max[rows - 1];
+        float *s = place_floats(0, x, rows * TFI_KEY_BLOCK, rows % 2 ? AT_START : AT_END);
+        k->softmax_block(s, rows, max, sum, older);
+        memcpy(together, s, (size_t)rows * TFI_KEY_BLOCK * sizeof(float));
+        CHECK(max[rows - 1] == before && sum[rows - 1] == 0.5f && older[rows - 1] == 1);
+        for (int r = 0; r < rows; r++) {
+            float own_max = r % 3 ? (float)r - 8 : -3.0e38f, own_sum = 0.5f, own_older;
+            memcpy(alone, x + r * TFI_KEY_BLOCK, sizeof alone);
+            k->softmax_block(alone, 1, &own_max, &own_sum, &own_older);
+            good &= memcmp(alone, together + r * TFI_KEY_BLOCK, sizeof alone) == 0;
+            good &= own_max == max[r] && own_sum == sum[r] && own_older == older[r];
+        }
+    }
+    CHECK(good);
+    GROUP("%s: softmax_block: the bits of a row alone", k->name);
+}
+
+static void test_scale(const tfi_kernels *k) {
+    int good = 1;
+    for (int n = 0; n <= MOST; n += n < 70 ? 1 : 61)
+        for (int place = 0; place < N_PLACES; place++) {
+            fill(x_exact, n + 1, 57, 1);
+            float *x = place_floats(0, x_exact, n, place),
+                  *out = place_floats(1, x_exact, n, place);
+            k->scale(out, x, 0.3f, n);
+            for (int i = 0; i < n; i++) good &= out[i] == x_exact[i] * 0.3f;
+            k->scale(x, x, 0.3f, n);
+            good &= memcmp(x, out, (size_t)n * sizeof(float)) == 0;
+        }
+    CHECK(good);
+    GROUP("%s: scale, in place and not", k->name);
 }
 
 enum { QUERIES = 13, KEYS = TFI_KEY_BLOCK };
@@ -686,7 +730,7 @@ static void test_poison(const tfi_kernels *k) {
                     check_poisoned_product(k, kind, lengths[i], at, poisons[p]);
         }
     for (int at = 0; at < 65; at++) {
-        float max = -3.0e38f, sum = 0;
+        float max = -3.0e38f, sum = 0, older;
         int nans = 0;
         fill(x, 65, 6, 1), x[at] = (float)NAN;
         for (int kind = 0; kind < 2; kind++) {
@@ -707,7 +751,7 @@ static void test_poison(const tfi_kernels *k) {
         if (at == 64) break;
         k->scores(memcpy(y, x, sizeof x), 1, 3, x);
         CHECK(is_nan(y[at]) && !is_nan(y[(at + 1) % 64]));
-        k->softmax_block(memcpy(y, x, sizeof x), &max, &sum);
+        k->softmax_block(memcpy(y, x, sizeof x), 1, &max, &sum, &older);
         CHECK(is_nan(sum) && is_nan(y[at]));
         for (int i = 0; i < 65; i++) y[i] = 0;
         k->accumulate[0](y, 0, x, 0, v_exact, 65, 1, at + 1, 65); /* a weight that is none */
@@ -886,6 +930,8 @@ int main(void) {
         test_to_f16(k);
         test_scores(k);
         test_softmax_block(k);
+        test_softmax_rows(k);
+        test_scale(k);
         for (int f16 = 0; f16 < 2; f16++) test_accumulate(k, f16);
         test_poison(k);
         test_limits(k);

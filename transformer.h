@@ -2082,7 +2082,8 @@ TFI_DEF transformer_status transformer_bind_flat(transformer_model *m, const voi
     size_t need = tfi_flat_place(&m->config, dtype, TRANSFORMER_N_ROLES, 0), at = 0;
     if (need == SIZE_MAX)
         return tfi_fail(error, TRANSFORMER_WEIGHTS,
-                        "no flat buffer: too large, or columns that are no multiple of a block");
+                        "no flat buffer of %s: too large, or columns that are no multiple of %d",
+                        transformer_dtype_name(dtype), transformer_dtype_block(dtype));
     if (size != need)
         return tfi_fail(error, TRANSFORMER_WEIGHTS,
                         "the flat buffer's size is not transformer_flat_size");

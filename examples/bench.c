@@ -775,6 +775,7 @@ int main(int argc, char **argv) {
     arguments a;
     subject s;
     static results r;
+    offer_help(argc, argv, usage);
     memset(&a, 0, sizeof a);
     memset(&s, 0, sizeof s);
     a.dtype = TRANSFORMER_F32;

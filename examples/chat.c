@@ -18,6 +18,9 @@
 #include "model_file.h"
 #define TOKENIZER_IMPLEMENTATION
 #include "tokenizer.h"
+#define GRAMMAR_IMPLEMENTATION
+#include "grammar.h"
+#include "constrain.h"
 #define SAMPLER_IMPLEMENTATION
 #include "sampler.h"
 #define CHAT_IMPLEMENTATION
@@ -32,7 +35,8 @@ static const char usage[] =
     "  --fresh            evaluate the whole conversation every turn, as if there were no cache\n"
     "  --set NAME=VALUE   a variable for the template, such as "
     "enable_thinking=false\n" SAMPLING_USAGE
-    "  -z TOKENIZER       a file or directory (default: what MODEL comes with)\n"
+    "  --grammar FILE     every answer follows this grammar (grammar.h; json.gbnf is one)\n"
+    "  -z, --tokenizer T  a file or directory (default: what MODEL comes with)\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
     "  --kv f32|f16       type of the KV cache\n"
@@ -42,7 +46,7 @@ static const char usage[] =
 enum { MAX_VARIABLES = 16, PIECE = 256 };
 
 typedef struct arguments {
-    const char *model, *tokenizer, *system, *template_name;
+    const char *model, *tokenizer, *system, *template_name, *grammar;
     int n, fresh;
     sampling sampling;
     transformer_options options;
@@ -61,11 +65,12 @@ typedef struct talker {
     sampler sampler;
     sampler_candidate *scratch;
     float *logits;
-    char *piece;      /* text of one token */
-    int32_t *cached;  /* [context] tokens that the state has seen: as many as its position */
-    int end_of_turn;  /* the token with which the template closes an answer, or -1 */
-    size_t longest;   /* bytes of the longest name of a control token */
-    char begins[256]; /* can such a name begin with this byte? */
+    char *piece;           /* text of one token */
+    int32_t *cached;       /* [context] tokens that the state has seen: as many as its position */
+    constraint constraint; /* of an answer */
+    int end_of_turn;       /* the token with which the template closes an answer, or -1 */
+    size_t longest;        /* bytes of the longest name of a control token */
+    char begins[256];      /* can such a name begin with this byte? */
     chat_message *messages;
     int n_messages, capacity;
 } talker;
@@ -102,7 +107,8 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
         else if (is_option(argv, &i, "--set")) {
             option_value(argc, argv, &i);
             parse_variable(argv[i], a);
-        } else if (is_option(argv, &i, "-z")) a->tokenizer = option_value(argc, argv, &i);
+        } else if (tokenizer_option(argc, argv, &i, &a->tokenizer)) continue;
+        else if (is_option(argv, &i, "--grammar")) a->grammar = option_value(argc, argv, &i);
         else if (argv[i][0] != '-' && a->model == NULL) a->model = argv[i];
         else if (!sampling_option(argc, argv, &i, &a->sampling) &&
                  !library_option(argc, argv, &i, &a->options))
@@ -243,6 +249,7 @@ static int find_end_of_turn(const talker *c) {
 static int evaluate(talker *c, const int32_t *tokens, int n) {
     int kept = 0, position = transformer_state_position(c->state);
     if (c->arguments->fresh) position = 0;
+    check_tokens(c->tokenizer, transformer_model_config(c->model)->vocab_size, tokens, n);
     while (kept < position && kept < n - 1 && c->cached[kept] == tokens[kept]) kept++;
     if (transformer_state_rewind(c->state, kept) != TRANSFORMER_OK) { /* sliding windows */
         kept = 0;
@@ -291,9 +298,11 @@ static void generate(talker *c, buffer *answer) {
     memset(&stream, 0, sizeof stream);
     if (tokenizer_vocab_size(c->tokenizer) < vocab_size)
         vocab_size = tokenizer_vocab_size(c->tokenizer);
+    if (c->constraint.grammar) constraint_start(&c->constraint);
     for (int count = 0; !interrupted && (c->arguments->n == 0 || count < c->arguments->n);
          count++) {
         int position = transformer_state_position(c->state);
+        constraint_mask(&c->constraint, c->logits);
         int32_t token = choose_token(&c->sampler, &c->arguments->sampling, c->logits, vocab_size,
                                      c->cached, position, c->scratch);
         if (token == c->end_of_turn || token == tokenizer_bos(c->tokenizer) ||
@@ -301,6 +310,7 @@ static void generate(talker *c, buffer *answer) {
             break;
         int size = tokenizer_decode(c->tokenizer, &stream, token, c->piece);
         if (size > 0) print_bytes(c->piece, (size_t)size), append(answer, c->piece, (size_t)size);
+        if (constraint_follow(&c->constraint, token)) break;
         if (position == context) {
             fprintf(stderr, "\n[the context of %d tokens is full]", context);
             break;
@@ -313,6 +323,8 @@ static void generate(talker *c, buffer *answer) {
     if (size > 0) print_bytes(c->piece, (size_t)size), append(answer, c->piece, (size_t)size);
     print_bytes("\n", 1);
     if (interrupted) fprintf(stderr, "[stopped]\n");
+    else if (constraint_is_cut(&c->constraint))
+        fprintf(stderr, "[the answer ends before the grammar does]\n");
 }
 
 /* ---- turns ---- */
@@ -428,12 +440,18 @@ static void set_up(talker *c, const arguments *a) {
     c->cached = (int32_t *)allocate((size_t)transformer_state_context(c->state), sizeof *c->cached);
     find_control_tokens(c);
     c->end_of_turn = find_end_of_turn(c);
+    if (a->grammar) {
+        int n = tokenizer_vocab_size(c->tokenizer);
+        n = n < config->vocab_size ? n : config->vocab_size;
+        constraint_load(&c->constraint, a->grammar, c->tokenizer, n, c->end_of_turn);
+    }
     if (sampler_init(&c->sampler, &a->sampling.options) != 0) die("impossible sampling options");
     if (a->system) add_message(c, "system", a->system, strlen(a->system));
 }
 
 static void tear_down(talker *c) {
     remove_messages(c, 0, c->n_messages);
+    constraint_free(&c->constraint);
     free(c->messages);
     free(c->cached);
     free(c->piece);
@@ -451,6 +469,7 @@ int main(int argc, char **argv) {
     arguments a;
     talker c;
     buffer line;
+    offer_help(argc, argv, usage);
     memset(&a, 0, sizeof a);
     memset(&line, 0, sizeof line);
     sampling_defaults(&a.sampling);

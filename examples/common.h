@@ -103,6 +103,20 @@ static inline const char *option_value(int argc, char **argv, int *i) {
     return argv[++*i];
 }
 
+/* --help alone: the usage on stdout, and the end. */
+static inline void offer_help(int argc, char **argv, const char *usage) {
+    if (argc != 2 || (strcmp(argv[1], "--help") != 0 && strcmp(argv[1], "-h") != 0)) return;
+    if (fputs(usage, stdout) == EOF || fflush(stdout) == EOF) exit(1);
+    exit(0);
+}
+
+/* -z or --tokenizer: 1 if argv[*i] was it. */
+static inline int tokenizer_option(int argc, char **argv, int *i, const char **tokenizer) {
+    if (!is_option(argv, i, "-z") && !is_option(argv, i, "--tokenizer")) return 0;
+    *tokenizer = option_value(argc, argv, i);
+    return 1;
+}
+
 /* The options that mean the same everywhere: 1 if argv[*i] was one of them. */
 static inline int library_option(int argc, char **argv, int *i, transformer_options *options) {
     if (is_option(argv, i, "--threads")) {

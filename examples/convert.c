@@ -34,7 +34,7 @@ static const char usage[] =
     "                     (default: every matrix as it is)\n"
     "  --force            OUT.gguf may exist, if it is a GGUF file\n"
     "  --requantize       matrices that are quantised already may change their type\n"
-    "  --tokenizer FILE   the tokenizer (default: the one beside the model)\n"
+    "  -z, --tokenizer F  the tokenizer (default: the one beside the model)\n"
     "  --no-tokenizer     write the model without one\n"
     "  --quiet            no progress\n";
 
@@ -1351,7 +1351,7 @@ static void read_arguments(int argc, char **argv, arguments *a) {
     for (i = 1; i < argc; i++) {
         if (is_option(argv, &i, "--type")) {
             a->preset = find_preset(option_value(argc, argv, &i));
-        } else if (is_option(argv, &i, "--tokenizer")) a->tokenizer = option_value(argc, argv, &i);
+        } else if (tokenizer_option(argc, argv, &i, &a->tokenizer)) continue;
         else if (is_option(argv, &i, "--no-tokenizer")) a->no_tokenizer = 1;
         else if (is_option(argv, &i, "--force")) a->force = 1;
         else if (is_option(argv, &i, "--requantize")) a->requantize = 1;
@@ -1362,11 +1362,16 @@ static void read_arguments(int argc, char **argv, arguments *a) {
         else die("one argument too many: %s\n%s", argv[i], usage);
     }
     if (!a->out) die("IN and OUT.gguf are needed\n%s", usage);
+    size_t length = strlen(a->out);
+    if (length == 0 || strcmp(a->out, "-") == 0 || a->out[length - 1] == '/')
+        die("OUT is '%s': the result is written beside it and renamed, so it must name a file",
+            a->out);
 }
 
 int main(int argc, char **argv) {
     arguments a;
     char error[512];
+    offer_help(argc, argv, usage);
     read_arguments(argc, argv, &a);
     signal(SIGINT, interrupt);
     signal(SIGTERM, interrupt);

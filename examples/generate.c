@@ -16,6 +16,7 @@
 #include "sampler.h"
 #define GRAMMAR_IMPLEMENTATION
 #include "grammar.h"
+#include "constrain.h"
 
 static const char usage[] =
     "usage: generate MODEL [options]\n"
@@ -23,7 +24,7 @@ static const char usage[] =
     "  -n TOKENS          tokens to generate (default 256; 0 = until the context is "
     "full)\n" SAMPLING_USAGE
     "  --grammar FILE     the new text follows this grammar (grammar.h; json.gbnf is one)\n"
-    "  -z TOKENIZER       a file or directory (default: what MODEL comes with)\n"
+    "  -z, --tokenizer T  a file or directory (default: what MODEL comes with)\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
     "  --kv f32|f16       type of the KV cache\n"
@@ -35,16 +36,6 @@ typedef struct arguments {
     sampling sampling;
     transformer_options options;
 } arguments;
-
-/* What the text has to follow, if anything. */
-typedef struct constraint {
-    grammar *grammar;
-    grammar_state *state;
-    grammar_vocabulary *vocabulary;
-    grammar_token *tokens;
-    char *bytes;     /* of all tokens */
-    void *memory[3]; /* that the first three are in */
-} constraint;
 
 /* What a running generation needs at every step. */
 typedef struct generator {
@@ -72,7 +63,7 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
         else if (is_option(argv, &i, "-s"))
             a->sampling.options.seed =
                 (uint64_t)parse_int("-s", option_value(argc, argv, &i), 0, INT_MAX);
-        else if (is_option(argv, &i, "-z")) a->tokenizer = option_value(argc, argv, &i);
+        else if (tokenizer_option(argc, argv, &i, &a->tokenizer)) continue;
         else if (is_option(argv, &i, "--grammar")) a->grammar = option_value(argc, argv, &i);
         else if (argv[i][0] != '-' && a->model == NULL) a->model = argv[i];
         else if (!sampling_option(argc, argv, &i, &a->sampling) &&
@@ -94,7 +85,7 @@ static tokenizer *load_tokenizer(const arguments *a, int vocab_size) {
 }
 
 /* The prompt as tokens, with what the model wants in front.  *n = how many: at least one. */
-static int32_t *encode_prompt(const tokenizer *t, const char *prompt, int *n) {
+static int32_t *encode_prompt(const tokenizer *t, const char *prompt, int vocab_size, int *n) {
     tokenizer_error error;
     size_t length = strlen(prompt), capacity = tokenizer_encode_bound(t, length) + 1;
     int32_t *tokens = (int32_t *)allocate(capacity, sizeof *tokens);
@@ -104,59 +95,13 @@ static int32_t *encode_prompt(const tokenizer *t, const char *prompt, int *n) {
         --*n; /* the text is to go on */
     if (*n == 0) tokens[(*n)++] = tokenizer_bos(t) >= 0 ? tokenizer_bos(t) : tokenizer_eos(t);
     if (tokens[0] < 0) die("this model needs a prompt: it has no token that begins a text");
+    check_tokens(t, vocab_size, tokens, *n);
     return tokens;
 }
 
 /* Models of llama2.c end a text with the BOS of the next. */
 static int ends_text(const tokenizer *t, int token) {
     return token == tokenizer_bos(t) || tokenizer_is_end(t, token);
-}
-
-static char *read_text(const char *path, size_t most, size_t *size) {
-    char *text = (char *)allocate(most, 1);
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) die("%s: %s", path, strerror(errno));
-    *size = fread(text, 1, most, f);
-    if (ferror(f) || *size == most) die("%s: cannot be read, or is too large", path);
-    fclose(f);
-    return text;
-}
-
-/* Every token's bytes, in the order of tokens. */
-static void list_tokens(constraint *c, const tokenizer *t, int n) {
-    size_t used = 0, room = 1 << 16, bound = tokenizer_decode_bound(t);
-    char *bytes = (char *)allocate(room, 1);
-    c->tokens = (grammar_token *)allocate((size_t)n, sizeof *c->tokens);
-    for (int i = 0; i < n; i++) {
-        if (room - used < bound) {
-            bytes = (char *)realloc(bytes, room = 2 * room + bound);
-            if (bytes == NULL) die("out of memory");
-        }
-        c->tokens[i].size = tokenizer_bytes(t, i, bytes + used);
-        c->tokens[i].is_end = ends_text(t, i);
-        used += (size_t)c->tokens[i].size;
-    }
-    c->bytes = bytes;
-    for (int i = 0; i < n; bytes += c->tokens[i++].size) c->tokens[i].bytes = bytes;
-}
-
-static void load_grammar(constraint *c, const char *path, const tokenizer *t, int n) {
-    grammar_error error;
-    size_t size, bytes;
-    char *text = read_text(path, GRAMMAR_MAX_TEXT + 1, &size);
-    bytes = grammar_size(text, size, &error);
-    if (bytes == 0) die("%s: %s", path, error.text);
-    c->memory[0] = allocate(bytes, 1);
-    c->grammar = grammar_compile(text, size, c->memory[0], bytes, &error);
-    if (c->grammar == NULL) die("%s: %s", path, error.text);
-    free(text);
-    c->memory[1] = allocate(grammar_state_size(), 1);
-    c->state = grammar_start(c->grammar, c->memory[1], grammar_state_size());
-    if (c->state == NULL) die("%s: too ambiguous", path);
-    list_tokens(c, t, n);
-    bytes = grammar_vocabulary_size(n);
-    c->memory[2] = allocate(bytes, 1);
-    c->vocabulary = grammar_vocabulary_new(c->tokens, n, c->memory[2], bytes);
 }
 
 /* n_prompt tokens and a->n new ones are to fit, as far as the model allows. */
@@ -176,13 +121,13 @@ static void set_up_run(generator *g, const arguments *a, int n_prompt) {
     if (sampler_init(&g->sampler, &a->sampling.options) != 0) die("impossible sampling options");
     g->vocab_size = tokenizer_vocab_size(g->tokenizer);
     if (config->vocab_size < g->vocab_size) g->vocab_size = config->vocab_size;
-    if (a->grammar) load_grammar(&g->constraint, a->grammar, g->tokenizer, g->vocab_size);
+    if (a->grammar)
+        constraint_load(&g->constraint, a->grammar, g->tokenizer, g->vocab_size,
+                        tokenizer_bos(g->tokenizer));
 }
 
 static void free_generator(generator *g) {
-    for (int i = 0; i < 3; i++) free(g->constraint.memory[i]);
-    free(g->constraint.tokens);
-    free(g->constraint.bytes);
+    constraint_free(&g->constraint);
     free(g->tokens);
     free(g->scratch);
     free(g->logits);
@@ -225,36 +170,19 @@ static void evaluate_prompt(generator *g, const int32_t *tokens, int n) {
     if (shown > 0) fprintf(stderr, "\r%*s\r", shown, "");
 }
 
-/* Logits of tokens that the grammar does not allow become -infinity. */
-static void mask(constraint *c, float *logits) {
-    int allowed = 0;
-    grammar_status status = grammar_mask(c->grammar, c->state, c->vocabulary, logits, &allowed);
-    if (status != GRAMMAR_OK) die("--grammar: nested too deeply, or too ambiguous");
-    if (allowed == 0) die("--grammar: no token of this model can come next");
-}
-
-/* 1 = the text is over. */
-static int follow(constraint *c, int token) {
-    const grammar_token *t = &c->tokens[token];
-    if (grammar_accept(c->grammar, c->state, t->bytes, (size_t)t->size) != GRAMMAR_OK)
-        die("--grammar: nested too deeply, or too ambiguous");
-    return grammar_must_end(c->grammar, c->state);
-}
-
 /* Samples and evaluates up to n tokens (0 = no limit), until the text ends or the context is full.
  * Returns how many it sampled. */
 static int generate(generator *g, const sampling *choice, int n) {
-    int count = 0, over = 0;
+    int count = 0;
     if (g->constraint.grammar) g->stream.started = 1; /* a space in front is the grammar's */
     while (n == 0 || count < n) {
-        if (g->constraint.grammar) mask(&g->constraint, g->logits);
+        constraint_mask(&g->constraint, g->logits);
         int32_t token = choose_token(&g->sampler, choice, g->logits, g->vocab_size, g->tokens,
                                      g->n_tokens, g->scratch);
         if (ends_text(g->tokenizer, token)) break;
         print_token(g, token);
         count++;
-        if (g->constraint.grammar) over = follow(&g->constraint, token);
-        if (over || count == n ||
+        if (constraint_follow(&g->constraint, token) || count == n ||
             transformer_state_position(g->state) == transformer_state_context(g->state))
             break;
         evaluate(g, &token, 1, g->logits);
@@ -268,8 +196,9 @@ static void run(const arguments *a) {
     int n_prompt;
     memset(&g, 0, sizeof g);
     g.model = load_model(a->model, &a->options, &g.file);
-    g.tokenizer = load_tokenizer(a, transformer_model_config(g.model)->vocab_size);
-    int32_t *prompt = encode_prompt(g.tokenizer, a->prompt, &n_prompt);
+    int vocab_size = transformer_model_config(g.model)->vocab_size;
+    g.tokenizer = load_tokenizer(a, vocab_size);
+    int32_t *prompt = encode_prompt(g.tokenizer, a->prompt, vocab_size, &n_prompt);
     set_up_run(&g, a, n_prompt);
 
     double start = seconds();
@@ -280,6 +209,9 @@ static void run(const arguments *a) {
     int count = generate(&g, &a->sampling, a->n);
     double decode = seconds() - start;
     print_bytes("\n", 1);
+    if (constraint_is_cut(&g.constraint))
+        fprintf(stderr, "the text ends before the grammar does: %s\n",
+                count == a->n ? "-n allows no more tokens" : "the context is full");
 
     fprintf(stderr, "prefill: %d tokens, %.1f/s   decode: %d tokens, %.1f/s   isa: %s", n_prompt,
             n_prompt / prefill, count, count / decode, transformer_isa(g.model));
@@ -292,6 +224,7 @@ static void run(const arguments *a) {
 
 int main(int argc, char **argv) {
     arguments a;
+    offer_help(argc, argv, usage);
     memset(&a, 0, sizeof a);
     a.prompt = "";
     a.n = 256;

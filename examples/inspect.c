@@ -725,6 +725,7 @@ static void inspect(const arguments *a) {
 
 int main(int argc, char **argv) {
     arguments a;
+    offer_help(argc, argv, usage);
     memset(&a, 0, sizeof a);
     for (int i = 1; i < argc; i++) {
         if (is_option(argv, &i, "--tensors")) a.tensors = 1;

@@ -143,6 +143,7 @@ static void print_logits(const arguments *a, const int32_t *tokens, int n) {
 int main(int argc, char **argv) {
     int n;
     arguments a;
+    offer_help(argc, argv, usage);
     memset(&a, 0, sizeof a);
     parse_arguments(argc, argv, &a);
     if (a.model == NULL || a.tokens == NULL) {

@@ -26,7 +26,7 @@ static const char usage[] =
 
 typedef struct program {
     const char *model;
-    int decode, special, no_bos, whole;
+    int decode, special, no_bos, whole, help;
     tokenizer *t;
     int32_t *tokens;
     size_t capacity;
@@ -49,12 +49,14 @@ static void parse_arguments(int argc, char **argv, program *p) {
         else if (strcmp(argv[i], "--special") == 0) p->special = 1;
         else if (strcmp(argv[i], "--no-bos") == 0) p->no_bos = 1;
         else if (strcmp(argv[i], "--whole") == 0) p->whole = 1;
+        else if (argc == 2 && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
+            p->help = 1;
         else if (argv[i][0] != '-' && p->model == NULL) p->model = argv[i];
         else fail(argv[i], "unknown argument");
     }
     if (p->model) return;
-    fputs(usage, stderr);
-    exit(1);
+    fputs(usage, p->help ? stdout : stderr);
+    exit(!p->help);
 }
 
 /* All of stdin. */

@@ -406,6 +406,7 @@ group_examples() {
     if [ -f examples/generate.c ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: the same text with any number of threads" same_text
     fi
+    job "all programs: --help; names that convert refuses" offer_help
     [ -f examples/bench.c ] && job "bench: its table, profile and JSON" bench_reports
     if [ -f examples/grammar.h ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: text that follows a grammar" grammar_text
@@ -432,6 +433,28 @@ grammar_text() {
             { cat "$program.text" && return 1; }
     done
     "$program" examples/toy_lm --grammar README.md 2>&1 | grep -q '^error: README.md: line ' || return 1
+    cut='^the text ends before the grammar does: -n allows no more tokens$'
+    "$program" examples/toy_lm -n 1 --grammar "$program.gbnf" 2>&1 | grep -q "$cut" || return 1
+    printf 'root ::= "a"*\n' >"$program.gbnf"
+    if "$program" examples/toy_lm -n 1 --grammar "$program.gbnf" 2>&1 | grep -q "$cut"; then return 1; fi
+}
+
+offer_help() { # every program with a usage prints it on stdout for --help, and nothing else
+    for file in examples/*.c; do
+        grep -q 'static const char usage' "$file" || continue
+        program=$out/examples.help.$(basename "$file" .c)
+        ${CC:-cc} -O0 -DTRANSFORMER_NO_SIMD "$file" -o "$program" -lm || return 1
+        for option in --help -h; do
+            "$program" $option >"$program.out" 2>"$program.err" || return 1
+            grep -q "^usage: $(basename "$file" .c) " "$program.out" && [ ! -s "$program.err" ] || return 1
+        done
+        if "$program" >"$program.out" 2>"$program.err"; then return 1; fi
+        grep -q "^usage: " "$program.err" && [ ! -s "$program.out" ] || return 1
+    done
+    for name in - "$out/" ""; do
+        if "$out/examples.help.convert" examples/toy_lm "$name" 2>"$program.err"; then return 1; fi
+        grep -q "must name a file" "$program.err" || return 1
+    done
 }
 
 python_reads() {

@@ -44,6 +44,13 @@ says trim 'messages are forgotten'
 printf 'Hello\n' | chat full -t 0 --ctx 60 --bias 1=-inf --bias 2=-inf
 says full 'the context of 60 tokens is full'
 
+# a grammar rules every answer anew, and says when an answer is cut; both names of the tokenizer's option
+printf 'root ::= "yes" | "no" " never"*\n' >"$out/grammar"
+printf 'Is it?\nIs it not?\nGo on\n' | chat ruled --seed 3 -t 2 -n 20 --grammar "$out/grammar" -z examples/toy_lm
+[ "$(grep -c -x -E 'yes|no( never)*' "$out/ruled")" -eq 3 ] || bad "answers do not follow the grammar"
+printf 'Is it?\n' | chat cut --tokenizer examples/toy_lm -n 1 --grammar "$out/grammar"
+says cut 'ends before the grammar does'
+
 # Ctrl-C ends an answer that would last for minutes, and not the program
 {
     echo Hello

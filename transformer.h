@@ -3998,15 +3998,21 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
  * row in the table.
  *
  * What makes results independent of tiles: a dot product always adds element k to lane k %
- * TFI_LANES, in order of k, and folds the lanes in one fixed tree; tiles only decide how many dot
- * products are under way at once.
+ * TFI_LANES, in order of k, and folds the lanes in one fixed tree after every TFI_CUT_BYTES; tiles
+ * only decide how many dot products are under way at once.
  */
 #if defined(__GNUC__) || defined(__clang__)
 #define TFI_TARGET_ISA(features) __attribute__((target(features)))
+#if defined(__OPTIMIZE__) && !defined(TFI_INLINE)
 #define TFI_INLINE inline __attribute__((always_inline))
+#elif !defined(TFI_INLINE)
+#define TFI_INLINE inline /* by force it would take minutes where nothing is optimised */
+#endif
 #else
 #define TFI_TARGET_ISA(features)
+#ifndef TFI_INLINE
 #define TFI_INLINE inline
+#endif
 #endif
 
 /* ---- scalar: one lane ---- */
@@ -4294,14 +4300,17 @@ static TFI_TARGET TFI_INLINE __m128 tfi_fold16(__m512 v) {
 }
 /* tfi_sum4 of each quarter, then of the quarters */
 static TFI_TARGET TFI_INLINE float tfi_sum16(__m512 v) {
-    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4E));
-    return _mm_cvtss_f32(tfi_fold16(_mm512_add_ps(v, _mm512_permute_ps(v, 0xB1))));
+    v = _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0x4E));
+    return _mm_cvtss_f32(tfi_fold16(_mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0xB1))));
 }
 /* tfi_sums4 of each quarter */
 static TFI_TARGET TFI_INLINE __m512 tfi_sums16(__m512 a, __m512 b, __m512 c, __m512 d) {
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+    __m512 ab = _mm512_add_ps(_mm512_maskz_unpacklo_ps(TFI_ALL16, a, b),
+                              _mm512_maskz_unpackhi_ps(TFI_ALL16, a, b));
+    __m512 cd = _mm512_add_ps(_mm512_maskz_unpacklo_ps(TFI_ALL16, c, d),
+                              _mm512_maskz_unpackhi_ps(TFI_ALL16, c, d));
+    return _mm512_add_ps(_mm512_maskz_shuffle_ps(TFI_ALL16, ab, cd, 0x44),
+                         _mm512_maskz_shuffle_ps(TFI_ALL16, ab, cd, 0xEE));
 }
 static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
     __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),

@@ -408,7 +408,11 @@ enum {
     HAS_SCALES = 256,       /* embedding_scale, residual_scale, and logit_scale: of its divisor */
     HAS_ATTN_SCALE = 512,   /* attention.scale */
     HAS_LOGIT_SCALE = 1024, /* logit_scale, of the factor */
-    HAS_LOCAL_ROPE = 2048   /* rope.freq_base_swa, for layers with a window */
+    HAS_LOCAL_ROPE = 2048,  /* rope.freq_base_swa, for layers with a window */
+    /* what llama.cpp does not know in this architecture: it refuses a file that has it */
+    NO_OUT_BIAS = 4096,  /* attn_output.bias */
+    NO_MLP_BIAS = 8192,  /* ffn_*.bias */
+    NO_TIED_HEAD = 16384 /* a head that is the embedding: no output.weight */
 };
 
 typedef struct features {
@@ -418,37 +422,38 @@ typedef struct features {
                     does */
 } features;
 
-static const features all_features[] = {{"llama", 0, 0},
-                                        {"gpt2", FUSED_QKV, 0},
-                                        {"gptneox", FUSED_QKV | HAS_PARALLEL, 0},
-                                        {"bloom", FUSED_QKV, 0},
-                                        {"mpt", FUSED_QKV | HAS_CLIP | HAS_ALIBI, 0},
-                                        {"falcon", FUSED_QKV, 0},
-                                        {"stablelm", HAS_PARALLEL, 0},
-                                        {"phi2", 0, 0},
-                                        {"phi3", FUSED_QKV | FUSED_UP, 1},
-                                        {"qwen", FUSED_QKV | TWICE_MLP, 0},
-                                        {"qwen2", 0, 0},
-                                        {"qwen3", 0, 0},
-                                        {"gemma", 0, 0},
-                                        {"gemma2", HAS_ATTN_CAP | HAS_LOGIT_CAP, 2},
-                                        {"gemma3", HAS_LOGIT_CAP | HAS_LOCAL_ROPE, 6},
-                                        {"olmo", HAS_CLIP, 0},
-                                        {"olmo2", HAS_LOCAL_ROPE, 4},
-                                        {"smollm3", 0, 0},
-                                        {"granite", HAS_SCALES | HAS_ATTN_SCALE, 0},
-                                        {"command-r", HAS_LOGIT_SCALE, 0},
-                                        {"cohere2", HAS_LOGIT_SCALE, 4},
-                                        {"chatglm", FUSED_UP, 0},
-                                        {"glm4", FUSED_UP, 0},
-                                        {"minicpm", HAS_SCALES, 0},
-                                        {"ernie4_5", 0, 0},
-                                        {"starcoder", FUSED_QKV, 0},
-                                        {"starcoder2", 0, 1},
-                                        {"nemotron", 0, 0},
-                                        {"exaone4", 0, 4},
-                                        {"seed_oss", 0, 0},
-                                        {"hunyuan-dense", 0, 0}};
+static const features all_features[] = {
+    {"llama", 0, 0},
+    {"gpt2", FUSED_QKV, 0},
+    {"gptneox", FUSED_QKV | HAS_PARALLEL, 0},
+    {"bloom", FUSED_QKV, 0},
+    {"mpt", FUSED_QKV | HAS_CLIP | HAS_ALIBI, 0},
+    {"falcon", FUSED_QKV, 0},
+    {"stablelm", HAS_PARALLEL | NO_OUT_BIAS | NO_MLP_BIAS | NO_TIED_HEAD, 0},
+    {"phi2", NO_TIED_HEAD, 0},
+    {"phi3", FUSED_QKV | FUSED_UP, 1},
+    {"qwen", FUSED_QKV | TWICE_MLP, 0},
+    {"qwen2", 0, 0},
+    {"qwen3", NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"gemma", NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"gemma2", HAS_ATTN_CAP | HAS_LOGIT_CAP | NO_OUT_BIAS | NO_MLP_BIAS, 2},
+    {"gemma3", HAS_LOGIT_CAP | HAS_LOCAL_ROPE | NO_OUT_BIAS | NO_MLP_BIAS, 6},
+    {"olmo", HAS_CLIP | NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"olmo2", HAS_LOCAL_ROPE | NO_OUT_BIAS | NO_MLP_BIAS | NO_TIED_HEAD, 4},
+    {"smollm3", NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"granite", HAS_SCALES | HAS_ATTN_SCALE, 0},
+    {"command-r", HAS_LOGIT_SCALE | NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"cohere2", HAS_LOGIT_SCALE | NO_OUT_BIAS | NO_MLP_BIAS, 4},
+    {"chatglm", FUSED_UP, 0},
+    {"glm4", FUSED_UP | NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"minicpm", HAS_SCALES, 0},
+    {"ernie4_5", NO_MLP_BIAS, 0},
+    {"starcoder", FUSED_QKV, 0},
+    {"starcoder2", 0, 1},
+    {"nemotron", NO_TIED_HEAD, 0},
+    {"exaone4", NO_OUT_BIAS | NO_MLP_BIAS, 4},
+    {"seed_oss", NO_OUT_BIAS | NO_MLP_BIAS, 0},
+    {"hunyuan-dense", NO_OUT_BIAS | NO_MLP_BIAS, 0}};
 
 /* Families that are another one's architecture. */
 static const char *const same_family[][2] = {{"llama2.c", "llama"},
@@ -1264,10 +1269,25 @@ static void put_general(conversion *c) {
     put_file_type(c, file_type(c));
 }
 
+/* A file that only this library loads is written all the same, but not in silence. */
+static void note_foreign(const conversion *c) {
+    const int mlp = TRANSFORMER_BIAS_MLP_UP | TRANSFORMER_BIAS_MLP_DOWN;
+    const int flags = c->features->flags;
+    const char *what = NULL;
+    if (flags & NO_TIED_HEAD && c->config->tied) what = "a head that is the embedding";
+    if (flags & NO_MLP_BIAS && c->config->biases & mlp) what = "biases of the MLP";
+    if (flags & NO_OUT_BIAS && c->config->biases & TRANSFORMER_BIAS_ATTN_OUT)
+        what = "a bias of the attention's output";
+    if (what)
+        note(c, "llama.cpp will refuse this file: it knows no %s models with %s", c->arch->name,
+             what);
+}
+
 static int plan_other(conversion *c, tokenizer **t) {
     c->config = (transformer_config *)malloc(sizeof *c->config);
     if (!c->config) return fail(c, "not enough memory");
     if (!find_architecture(c) || !adapt_config(c)) return 0;
+    note_foreign(c);
     put_general(c);
     put_sizes(c);
     put_rope(c);

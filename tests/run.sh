@@ -51,7 +51,8 @@ run_test() { # run_test NAME
 
 run_builds() {
     # its lines as they come, but for the last
-    { sh tests/builds.sh 2>&1; echo; } | tee "$logs/builds" | grep -v -e "$sum" -e '^$'
+    { sh tests/builds.sh 2>&1; echo; } | tee "$logs/builds" |
+        awk '!/^([0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?)?$/ { print; fflush() }'
     line=$(grep "$sum" "$logs/builds" | tail -n 1)
     if [ -z "$line" ]; then fail builds "ended early" tail -n 10; else add "$line"; fi
 }

@@ -32,7 +32,7 @@ build/%: examples/%.c $(HEADERS)
 	@mkdir -p build
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(OPENMP) $< -o $@ $(LDFLAGS) $(LIBS)
 
-build/test_%: tests/test_%.c tests/test.h $(HEADERS)
+build/test_%: tests/test_%.c tests/test.h $(HEADERS) $(wildcard examples/*.c)
 	@mkdir -p build
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) -Werror $(OPENMP) -I. $< -o $@ $(LDFLAGS) $(LIBS) -lpthread
 

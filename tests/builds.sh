@@ -5,7 +5,8 @@
 # What needs a tool that is not installed is skipped, with the reason.  JOBS sets how many run at a time.
 set -u
 
-all_groups="warnings programs names fast arm64 s390x x86_32 wasm sanitizers fuzz valgrind examples readme references tidy"
+# long checks first, so that no processor waits for one at the end
+all_groups="sanitizers arm64 s390x x86_32 wasm fuzz valgrind references fast tidy warnings programs names examples readme"
 out=build/matrix
 warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Werror"
 warn_c="-std=c99 $warn -Wstrict-prototypes"
@@ -14,7 +15,7 @@ frame=-Wframe-larger-than=15360
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 passed=0 failed=0 skipped=0
 
-# ---- jobs: job TITLE COMMAND plans a check, finish runs those planned and reports ----
+# ---- jobs: job TITLE COMMAND plans a check, finish names a group of them, run_planned runs all and reports ----
 
 job() {
     planned=$((planned + 1))
@@ -31,7 +32,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 run_job() { # in a process of its own
     # shellcheck source=/dev/null
     (eval "$(sed 1d "$1")") >"$1.log" 2>&1
-    echo $? >"$1.status"
+    echo $? >"$1.status.new" && mv "$1.status.new" "$1.status"
 }
 
 report_failure() {
@@ -41,11 +42,13 @@ report_failure() {
     head -n 40 "$1.log" | sed 's/^/      /'
 }
 
-finish() {
-    [ "$planned" -gt 0 ] || return 0
-    find "$out" -name "$group.*.job" | sort | xargs -n 1 -P "$jobs" sh "$0" --job
-    good=0
+finish() { [ "$planned" -eq 0 ] || echo "$1" >"$out/$group.title"; }
+
+report() { # the group, once every check of it has ended
+    count=0 good=0
     for file in "$out/$group".*.job; do
+        while [ ! -f "$file.status" ] && [ ! -f "$out/ended" ]; do sleep 1; done
+        count=$((count + 1))
         if [ "$(cat "$file.status" 2>/dev/null)" = 0 ]; then
             good=$((good + 1))
         else
@@ -53,7 +56,17 @@ finish() {
         fi
     done
     passed=$((passed + good))
-    [ "$good" -lt "$planned" ] || echo "ok    builds: $group: $1 ($good)"
+    [ $good -lt $count ] || echo "ok    builds: $group: $(cat "$out/$group.title") ($good)"
+}
+
+run_planned() { # run_planned GROUP...
+    {
+        for group in "$@"; do find "$out" -name "$group.*.job" | sort; done | xargs -n 1 -P "$jobs" sh "$0" --job
+        : >"$out/ended"
+    } &
+    for group in "$@"; do
+        [ ! -f "$out/$group.title" ] || report
+    done
 }
 
 # ---- compilers: "NAME CC CXX" a line; without gcc and clang whatever cc is ----
@@ -142,16 +155,19 @@ group_programs() {
     echo "$compilers" >"$out/compilers"
     while read -r name cc cxx; do
         c="$cc $warn_c -O1 -I." cpp="$cxx $warn_cxx -O1 -I."
+        # the vector kernels take long to compile: once as C, once as C++, where the row chosen is the subject
+        plain="-DTRANSFORMER_NO_SIMD tests/include_impl.c" static="-DTRANSFORMER_NO_SIMD -DTRANSFORMER_STATIC"
         program "$name: C, one implementation, two users" "$cc" \
             "$c tests/include_impl.c" "$c tests/include_a.c" "$c tests/include_b.c"
-        program "$name: C, two static copies" "$cc" \
-            "$c -DTRANSFORMER_STATIC tests/include_a.c" "$c -DTRANSFORMER_STATIC tests/include_b.c"
-        file="-I$out/renamed -DTRANSFORMER_FILE='\"other_name.h\"'"
-        program "$name: C, renamed with TRANSFORMER_FILE" "$cc" "$cc $warn_c $file tests/include_impl.c" \
-            "$cc $warn_c $file tests/include_a.c" "$cc $warn_c $file tests/include_b.c"
+        if has "$cxx"; then
+            program "$name: C++ implementation, C user" "$cxx" \
+                "$cpp -x c++ tests/include_impl.c" "$c tests/include_a.c" "$cpp tests/include_cpp.cpp"
+        fi
         chosen=$isa isa=scalar
-        # options that have nothing to do with the kernels: without the vector ones, which take long to compile
-        plain="-DTRANSFORMER_NO_SIMD tests/include_impl.c"
+        program "$name: C, two static copies" "$cc" "$c $static tests/include_a.c" "$c $static tests/include_b.c"
+        file="-I$out/renamed -DTRANSFORMER_FILE='\"other_name.h\"'"
+        program "$name: C, renamed with TRANSFORMER_FILE" "$cc" "$cc $warn_c $file $plain" \
+            "$cc $warn_c $file tests/include_a.c" "$cc $warn_c $file tests/include_b.c"
         program "$name: C, NO_SIMD" "$cc" "$c $plain" "$c tests/include_a.c" "$c tests/include_b.c"
         for option in SHORT_NAMES NO_MALLOC NO_OPENMP; do
             program "$name: C, $option" "$cc" "$c -DTRANSFORMER_$option $plain" \
@@ -160,23 +176,19 @@ group_programs() {
         program "$name: C, MALLOC and FREE" "$cc" "$c -DTEST_MALLOC $plain" \
             "$c tests/include_a.c" "$c -DTEST_MALLOC tests/include_b.c"
         if has "$cxx"; then
-            program "$name: C++, SHORT_NAMES beside the standard library" "$cxx" "$c $plain" \
+            program "$name: C implementation, C++ user with SHORT_NAMES beside the standard library" "$cxx" "$c $plain" \
                 "$c tests/include_a.c" "$cpp -DTRANSFORMER_SHORT_NAMES tests/include_cpp.cpp"
             program "$name: C++, NO_MALLOC" "$cxx" "$cpp -DTRANSFORMER_NO_MALLOC -x c++ $plain" \
                 "$cpp -DTRANSFORMER_NO_MALLOC -x c++ tests/include_a.c" \
                 "$cpp -DTRANSFORMER_NO_MALLOC tests/include_cpp.cpp"
         fi
-        isa=$chosen
         examples="tests/include_examples.c" impl="-DTRANSFORMER_NO_SIMD -DINCLUDE_EXAMPLES_IMPLEMENTATION"
         program "$name: C, the headers of examples/" "$cc" "$c $impl $examples" "$c $examples"
-        has "$cxx" || continue
-        program "$name: C++, the headers of examples/" "$cxx" "$cpp $impl -x c++ $examples" "$cpp -x c++ $examples"
-        program "$name: C implementation, C++ user" "$cxx" \
-            "$c tests/include_impl.c" "$c tests/include_a.c" "$cpp tests/include_cpp.cpp"
-        program "$name: C++ implementation, C user" "$cxx" \
-            "$cpp -x c++ tests/include_impl.c" "$c tests/include_a.c" "$cpp tests/include_cpp.cpp"
-        program "$name: C++, two static copies" "$cxx" "$cpp -DTRANSFORMER_STATIC -x c++ tests/include_a.c" \
-            "$cpp -DTRANSFORMER_STATIC tests/include_cpp.cpp"
+        has "$cxx" &&
+            program "$name: C++, the headers of examples/" "$cxx" "$cpp $impl -x c++ $examples" "$cpp -x c++ $examples"
+        has "$cxx" && program "$name: C++, two static copies" "$cxx" "$cpp $static -x c++ tests/include_a.c" \
+            "$cpp $static tests/include_cpp.cpp"
+        isa=$chosen
     done <"$out/compilers"
     finish "link and run, with each option macro; the best instruction set is chosen"
 }
@@ -221,13 +233,14 @@ group_names() {
         o=$out/names.$name c="$cc -O2 -std=c99 -fno-pic -I. -c tests/include_impl.c -o"
         job "$name: exports, undefined and writable symbols" \
             "$c $o.o && only_public $o.o && nothing_writable $o.o && only_libc $o.o 'malloc|free'"
-        job "$name: NO_MALLOC" "$c $o.n.o -DTRANSFORMER_NO_MALLOC && only_libc $o.n.o malloc_is_absent"
-        job "$name: STATIC" "$c $o.s.o -DTRANSFORMER_STATIC && nothing_public $o.s.o && nothing_writable $o.s.o"
+        plain=-DTRANSFORMER_NO_SIMD # where the kernels make no difference
+        job "$name: NO_MALLOC" "$c $o.n.o $plain -DTRANSFORMER_NO_MALLOC && only_libc $o.n.o malloc_is_absent"
+        job "$name: STATIC" "$c $o.s.o $plain -DTRANSFORMER_STATIC && nothing_public $o.s.o && nothing_writable $o.s.o"
         job "$name: macros of the interface" "only_our_macros $cc '' $o.interface '^TRANSFORMER_'"
         job "$name: macros of the implementation" \
             "only_our_macros $cc '#define TRANSFORMER_IMPLEMENTATION' $o.implementation '^(TRANSFORMER|TFI)_'"
         if openmp_works "$cc"; then
-            job "$name: OpenMP" "$c $o.m.o -fopenmp && only_public $o.m.o && nothing_writable $o.m.o && \
+            job "$name: OpenMP" "$c $o.m.o $plain -fopenmp && only_public $o.m.o && nothing_writable $o.m.o && \
 only_libc $o.m.o 'malloc|free|omp_get_[a-z_]*|GOMP_[a-z_]*|__kmpc_[a-z0-9_]*'"
         fi
         has "$cxx" || continue
@@ -235,7 +248,7 @@ only_libc $o.m.o 'malloc|free|omp_get_[a-z_]*|GOMP_[a-z_]*|__kmpc_[a-z0-9_]*'"
 only_public $o.x.o && nothing_writable $o.x.o && only_libc $o.x.o 'malloc|free'"
     done <"$out/compilers"
     job "tests/include_a.c calls every public function" \
-        "${CC:-cc} -std=c99 -I. -c tests/include_impl.c -o $out/names.all.o && every_function_called $out/names.all.o"
+        "${CC:-cc} -std=c99 -DTRANSFORMER_NO_SIMD -I. -c tests/include_impl.c -o $out/names.all.o && every_function_called $out/names.all.o"
     finish "exported names, macros, no writable data, nothing but libm and memory functions used"
 }
 
@@ -309,7 +322,7 @@ group_x86_32() {
     sse="-m32 -msse2 -mfpmath=sse" # without it x87 registers keep more bits than memory does
     include_run "-m32" "${CC:-cc} -m32 -O2 $warn_c" "" scalar
     has clang && accepts clang -m32 && include_run "clang -m32" "clang -m32 -O2 $warn_c" "" scalar
-    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" tiny_gpt kernels math contract api special raschka formats
+    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" tiny_gpt kernels math contract:brief api special raschka formats
     finish "32 bits"
 }
 
@@ -352,7 +365,7 @@ group_sanitizers() {
         include_run "address and undefined" "$cc -O1 -g $calls $flags" "" "$(best_isa)"
         if openmp_works "$cc"; then
             tests_run "undefined and OpenMP, scalar" \
-                "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD -fsanitize=undefined -fno-sanitize-recover=all" "" contract
+                "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD -fsanitize=undefined -fno-sanitize-recover=all" "" contract:brief
         fi
     else
         skip "no compiler with -fsanitize=address,undefined"
@@ -413,8 +426,7 @@ group_examples() {
         job "generate: text that follows a grammar" grammar_text
     fi
     if [ -f examples/chat.c ] && [ -f examples/toy_lm/model.safetensors ]; then
-        job "chat: sessions" "${CC:-cc} -O2 $openmp examples/chat.c -o $out/examples.chat -lm && \
-sh tests/chat_session.sh $out/examples.chat"
+        job "chat: sessions" "made chat && sh tests/chat_session.sh build/chat"
     fi
     if [ -f examples/inspect.c ] && has python3; then
         job "inspect: JSON that Python reads" python_reads
@@ -423,6 +435,8 @@ sh tests/chat_session.sh $out/examples.chat"
     fi
     finish "compile as their first comments say, and without warnings"
 }
+
+made() { "${MAKE:-make}" -s "build/$1"; } # an example, as make builds it
 
 grammar_text() {
     program=$out/examples.grammar
@@ -487,13 +501,13 @@ bench_reports() {
 }
 
 same_text() {
-    program=$out/examples.generate
-    ${CC:-cc} -O2 $openmp examples/generate.c -o "$program" -lm || return 1
-    "$program" examples/toy_lm -n 64 -t 0 -p 'Once upon a time' >"$program.1" || return 1
-    [ -s "$program.1" ] || { echo "no text" && return 1; }
+    made generate || return 1
+    program=build/generate text=$out/examples.text
+    "$program" examples/toy_lm -n 64 -t 0 -p 'Once upon a time' >"$text.1" || return 1
+    [ -s "$text.1" ] || { echo "no text" && return 1; }
     for threads in 2 3; do
-        "$program" examples/toy_lm -n 64 -t 0 -p 'Once upon a time' --threads $threads >"$program.2" || return 1
-        cmp "$program.1" "$program.2" || return 1
+        "$program" examples/toy_lm -n 64 -t 0 -p 'Once upon a time' --threads $threads >"$text.2" || return 1
+        cmp "$text.1" "$text.2" || return 1
     done
 }
 
@@ -543,9 +557,9 @@ group_references() {
 }
 
 converted_files() {
-    ${CC:-cc} -O2 $openmp examples/convert.c -o "$out/convert" -lm || return 1
+    made convert || return 1
     for type in f32 bf16 q8_0 q4_0 q4_k_m; do
-        "$out/convert" examples/toy_lm "$out/toy.$type.gguf" --type $type --force || return 1
+        build/convert examples/toy_lm "$out/toy.$type.gguf" --type $type --force || return 1
     done
     (cd "$out" && python3 "$OLDPWD/tests/check_gguf.py" toy.f32.gguf toy.bf16.gguf toy.q8_0.gguf toy.q4_0.gguf toy.q4_k_m.gguf)
 }
@@ -580,10 +594,12 @@ compilers=$(find_compilers)
 openmp=""
 openmp_works "${CC:-cc}" && openmp=-fopenmp
 export openmp
-for group in ${*:-$all_groups}; do
+[ $# -gt 0 ] || eval "set -- $all_groups"
+for group in "$@"; do
     planned=0
     "group_$group"
 done
+run_planned "$@"
 line="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
 echo "$line"

@@ -4259,6 +4259,7 @@ static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const un
 #define D_TWO_HALVES(p, q) _mm256_broadcastss_ps(tfi_two_f16(p, p))
 #define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales8((s)[0], in_turn, a, b)
 #define TFI_BLOCK_ROWS 2
+#define TFI_HELD 0
 #define TFI_I __m256i
 #define V_FROM_INT(v) _mm256_cvtepi32_ps(v)
 #define D_BIAS 0
@@ -4420,6 +4421,7 @@ static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
 #define D_TWO_HALVES(p, q) tfi_two_halves16(p, q)
 #define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales16(s, in_turn, a, b)
 #define TFI_BLOCK_ROWS 4
+#define TFI_HELD 1
 #define TFI_I __m512i
 #define V_FROM_INT(v) _mm512_maskz_cvtepi32_ps(TFI_ALL16, v)
 static TFI_TARGET TFI_INLINE __m512i tfi_dot16(__m512i sum, __m512i w, __m512i x) {
@@ -4459,7 +4461,8 @@ static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
 #define D_START(p) D_LOAD(p)
 #define D_DOT(is_signed, sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
 #undef TFI_HOLD
-#if defined(__GNUC__) && !defined(__clang__) /* gcc 12 would store every sum after every step */
+#if defined(                                                                                       \
+    __GNUC__) /* or gcc 12 stores every sum after every step, clang keeps too much at once */
 #define TFI_HOLD(sum) __asm__("" : "+v"(sum));
 #else
 #define TFI_HOLD(sum)
@@ -4621,6 +4624,7 @@ static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW neon
 #define TFI_BLOCK_ROWS 4
+#define TFI_HELD 1
 #define TFI_I int32x4_t
 #define V_FROM_INT(v) vcvtq_f32_s32(v)
 #define D_BIAS 0
@@ -4786,6 +4790,7 @@ static TFI_INLINE v128_t tfi_halves4(const unsigned char *p, int step) {
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW simd128
 #define TFI_BLOCK_ROWS 2
+#define TFI_HELD 0
 #define TFI_I v128_t
 #define V_FROM_INT(v) wasm_f32x4_convert_i32x4(v)
 #define D_BIAS 0
@@ -5620,9 +5625,10 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #define TFI_R2(T, M) T(M, 0) T(M, 1)
 #define TFI_BLOCK_ROW_POINTER(r, t) const unsigned char *w##r = w + (size_t)r * w_row;
 #define TFI_BLOCK_START(r, t)                                                                      \
-    TFI_I a##r##t =                                                                                \
-        is_signed ? D_START(x + (size_t)((start + g) * tokens + t) * TFI_VECTOR) : D_ZERO;
-#define TFI_BLOCK_X(r, t) x##t = D_LOAD(x + (size_t)(j * tokens + t) * TFI_VECTOR);
+    TFI_I a##r##t = is_signed ? D_START(x + (size_t)(start + g) * step + t * TFI_VECTOR) : D_ZERO;
+#define TFI_BLOCK_X(r, t)                                                                          \
+    x##t = D_LOAD(xj + t * TFI_VECTOR);                                                            \
+    TFI_HOLD(x##t)
 #define TFI_BLOCK_DECLARE(r, t) TFI_I x##t;
 #define TFI_BLOCK_MAC(r, t)                                                                        \
     a##r##t = D_DOT(is_signed, a##r##t, q, x##t);                                                  \
@@ -5630,32 +5636,49 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #ifndef TFI_HOLD
 #define TFI_HOLD(sum)
 #endif
+#if defined(__GNUC__) && !defined(__clang__) /* gcc 12 keeps tokens on the stack in a loop */
+#define TFI_UNROLL TFI_PRAGMA(GCC unroll(TFI_HELD ? 8 : 1))
+#define TFI_PRAGMA(text) TFI_PRAGMA_TEXT(text)
+#define TFI_PRAGMA_TEXT(text) _Pragma(#text)
+#else
+#define TFI_UNROLL
+#endif
 #define TFI_BLOCK_ROW_MACS(LIST, r)                                                                \
     q = D_LOAD(w##r + (size_t)j * TFI_VECTOR);                                                     \
     LIST(TFI_BLOCK_MAC, r)
 #define TFI_BLOCK_FLOATS(p, i) V_LOAD((const float *)(const void *)((p) + (size_t)(i)*TFI_VECTOR))
+/* TFI_HELD: the sums stay in registers meanwhile; they need as many as the integers do. */
+#define TFI_BLOCK_AT(r, t) (sums + (size_t)(r * tokens + t) * TFI_LANES)
+#define TFI_BLOCK_SUM(r, t) TFI_V s##r##t = TFI_HELD ? V_LOAD(TFI_BLOCK_AT(r, t)) : V_SET(0.0f);
+#define TFI_BLOCK_KEEP(r, t)                                                                       \
+    if (TFI_HELD) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);
 #define TFI_BLOCK_FOLD(r, t)                                                                       \
     {                                                                                              \
-        float *sum = sums + (size_t)(r * tokens + t) * TFI_LANES;                                  \
         TFI_V v = V_MUL(V_FROM_INT(a##r##t), TFI_BLOCK_FLOATS(w##r, 8 + g));                       \
-        v = V_FMA(v, TFI_BLOCK_FLOATS(x, 8 * tokens + t), V_LOAD(sum));                            \
+        if (!TFI_HELD) s##r##t = V_LOAD(TFI_BLOCK_AT(r, t));                                       \
+        s##r##t = V_FMA(v, TFI_BLOCK_FLOATS(x + 8 * step, t), s##r##t);                            \
         if (!is_signed)                                                                            \
-            v = V_FMA(TFI_BLOCK_FLOATS(w##r, 10 + g),                                              \
-                      TFI_BLOCK_FLOATS(x, (total + g) * tokens + t), v);                           \
-        V_STORE(sum, v);                                                                           \
+            s##r##t = V_FMA(TFI_BLOCK_FLOATS(w##r, 10 + g),                                        \
+                            TFI_BLOCK_FLOATS(x + (size_t)(total + g) * step, t), s##r##t);         \
+        if (!TFI_HELD) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);                                       \
     }
-/* TFI_BLOCK_ROWS rows of unpacked weights times a panel of T tokens; sums go on. */
+/* TFI_BLOCK_ROWS rows of unpacked weights times T of a panel's tokens; sums go on. */
 #define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS)                                             \
     static TFI_TARGET TFI_INLINE void TFI_K(block_tile##T)(                                        \
-        const unsigned char *w, size_t w_row, const unsigned char *x, int units, float *sums,      \
-        const int is_signed, const int groups) {                                                   \
-        const int tokens = T, start = groups == 1 ? 9 : 11, total = groups == 1 ? 10 : 13;         \
+        const unsigned char *w, size_t w_row, const unsigned char *x, int tokens, int units,       \
+        float *sums, const int is_signed, const int groups) {                                      \
+        const int start = groups == 1 ? 9 : 11, total = groups == 1 ? 10 : 13;                     \
+        const size_t step = (size_t)tokens * TFI_VECTOR;                                           \
         (void)start;                                                                               \
         ROWS(TFI_T1, TFI_BLOCK_ROW_POINTER)                                                        \
-        for (int u = 0; u < units; u++, x += (size_t)TFI_UNIT_X * T * TFI_VECTOR) {                \
+        ROWS(LIST, TFI_BLOCK_SUM)                                                                  \
+        for (int u = 0; u < units; u++, x += TFI_UNIT_X * step) {                                  \
+            const unsigned char *xj = x;                                                           \
+            TFI_UNROLL                                                                             \
             for (int g = 0; g < groups; g++) {                                                     \
                 ROWS(LIST, TFI_BLOCK_START)                                                        \
-                for (int j = g * 8 / groups; j < (g + 1) * 8 / groups; j++) {                      \
+                TFI_UNROLL                                                                         \
+                for (int j = g * 8 / groups; j < (g + 1) * 8 / groups; j++, xj += step) {          \
                     TFI_I q;                                                                       \
                     LIST(TFI_BLOCK_DECLARE, 0)                                                     \
                     LIST(TFI_BLOCK_X, 0)                                                           \
@@ -5665,14 +5688,16 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
             }                                                                                      \
             ROWS(TFI_T1, TFI_BLOCK_NEXT)                                                           \
         }                                                                                          \
+        ROWS(LIST, TFI_BLOCK_KEEP)                                                                 \
     }                                                                                              \
     static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(                                     \
-        const unsigned char *w, size_t w_row, const unsigned char *x, int units, float *sums,      \
-        int is_signed, int groups) {                                                               \
-        if (is_signed && groups == 1) TFI_K(block_tile##T)(w, w_row, x, units, sums, 1, 1);        \
-        else if (is_signed) TFI_K(block_tile##T)(w, w_row, x, units, sums, 1, 2);                  \
-        else if (groups == 1) TFI_K(block_tile##T)(w, w_row, x, units, sums, 0, 1);                \
-        else TFI_K(block_tile##T)(w, w_row, x, units, sums, 0, 2);                                 \
+        const unsigned char *w, size_t w_row, const unsigned char *x, int tokens, int units,       \
+        float *sums, int is_signed, int groups) {                                                  \
+        if (is_signed && groups == 1)                                                              \
+            TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 1, 1);                          \
+        else if (is_signed) TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 1, 2);          \
+        else if (groups == 1) TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 0, 1);        \
+        else TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 0, 2);                         \
     }
 #define TFI_BLOCK_NEXT(r, t) w##r += (size_t)TFI_UNIT_W * TFI_VECTOR;
 #define TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 0)
@@ -5690,24 +5715,19 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #endif
 TFI_BLOCK_TILE(2)
 TFI_BLOCK_TILE(3)
-#if TFI_TILE == 6
-TFI_BLOCK_TILE(4)
-TFI_BLOCK_TILE(5)
-TFI_BLOCK_TILE(6)
-#endif
 #undef TFI_BLOCK_TILE
 
+/* Up to 6 tokens, 3 and 3, 3 and 2, or 2 and 2: the sums and the integers of more would not both
+ * stay in registers, and to store them after every unit costs as much as a quarter of its products. */
 static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(const unsigned char *w, size_t w_row,
-                                                     const unsigned char *x, int units, float *sums,
-                                                     int tokens, int is_signed, int groups) {
-    switch (tokens) {
-    case 2: TFI_K(block_tiles2)(w, w_row, x, units, sums, is_signed, groups); break;
-    case 3: TFI_K(block_tiles3)(w, w_row, x, units, sums, is_signed, groups); break;
-#if TFI_TILE == 6
-    case 4: TFI_K(block_tiles4)(w, w_row, x, units, sums, is_signed, groups); break;
-    case 5: TFI_K(block_tiles5)(w, w_row, x, units, sums, is_signed, groups); break;
-    case 6: TFI_K(block_tiles6)(w, w_row, x, units, sums, is_signed, groups); break;
-#endif
+                                                     const unsigned char *x, int tokens, int units,
+                                                     float *sums, int is_signed, int groups) {
+    for (int t = 0, count; t < tokens; t += count) {
+        const unsigned char *from = x + (size_t)t * TFI_VECTOR;
+        float *to = sums + (size_t)t * TFI_LANES;
+        count = tokens - t == 2 || tokens - t == 4 ? 2 : 3;
+        if (count == 2) TFI_K(block_tiles2)(w, w_row, from, tokens, units, to, is_signed, groups);
+        else TFI_K(block_tiles3)(w, w_row, from, tokens, units, to, is_signed, groups);
     }
 }
 
@@ -6063,8 +6083,8 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
             for (int u = 0; tokens > 1 && u < units; u += cut)
                 for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) TFI_K(block_tiles)
             (unpacked + (size_t)r * w_row + (size_t)u * w_unit, w_row,
-             x + (size_t)u * (size_t)tokens * TFI_UNIT_X * TFI_VECTOR, tfi_min(cut, units - u),
-             sums + r * tokens * TFI_LANES, tokens, !!f->bias, f->groups);
+             x + (size_t)u * (size_t)tokens * TFI_UNIT_X * TFI_VECTOR, tokens,
+             tfi_min(cut, units - u), sums + r * tokens * TFI_LANES, !!f->bias, f->groups);
             TFI_K(block_sums)
             (sums, count, tokens, out + (size_t)t0 * out_stride + first, out_stride);
         }
@@ -6206,6 +6226,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef V_FROM_INT
 #undef TFI_BLOCK_ROW
 #undef TFI_BLOCK_ROWS
+#undef TFI_HELD
 #undef TFI_I
 #undef D_BIAS
 #undef D_ZERO

@@ -2430,7 +2430,7 @@ static int tfi_panel_cols(int k) { return tfi_round_up(k, 32); }
 
 /* Of 8-bit activations and unpacked weights, a unit of TFI_LANES blocks takes so many vectors; 16
  * lanes are the most. */
-enum { TFI_UNIT_X = 15, TFI_UNIT_W = 12, TFI_UNIT_COLS = 512, TFI_BLOCK_MOST = 32 };
+enum { TFI_UNIT_X = 15, TFI_UNIT_W = 12, TFI_UNIT_COLS = 512, TFI_BLOCK_MOST = 128 };
 
 /* Bytes of a token's activations in panels. */
 static size_t tfi_act_bytes(int act, int cols) {
@@ -4259,7 +4259,6 @@ static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const un
 #define D_TWO_HALVES(p, q) _mm256_broadcastss_ps(tfi_two_f16(p, p))
 #define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales8((s)[0], in_turn, a, b)
 #define TFI_BLOCK_ROWS 2
-#define TFI_HELD 0
 #define TFI_I __m256i
 #define V_FROM_INT(v) _mm256_cvtepi32_ps(v)
 #define D_BIAS 0
@@ -4421,7 +4420,6 @@ static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
 #define D_TWO_HALVES(p, q) tfi_two_halves16(p, q)
 #define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales16(s, in_turn, a, b)
 #define TFI_BLOCK_ROWS 4
-#define TFI_HELD 1
 #define TFI_I __m512i
 #define V_FROM_INT(v) _mm512_maskz_cvtepi32_ps(TFI_ALL16, v)
 static TFI_TARGET TFI_INLINE __m512i tfi_dot16(__m512i sum, __m512i w, __m512i x) {
@@ -4624,7 +4622,6 @@ static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW neon
 #define TFI_BLOCK_ROWS 4
-#define TFI_HELD 1
 #define TFI_I int32x4_t
 #define V_FROM_INT(v) vcvtq_f32_s32(v)
 #define D_BIAS 0
@@ -4790,7 +4787,6 @@ static TFI_INLINE v128_t tfi_halves4(const unsigned char *p, int step) {
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW simd128
 #define TFI_BLOCK_ROWS 2
-#define TFI_HELD 0
 #define TFI_I v128_t
 #define V_FROM_INT(v) wasm_f32x4_convert_i32x4(v)
 #define D_BIAS 0
@@ -5623,7 +5619,7 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_BLOCK_LISTS
 enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #define TFI_R2(T, M) T(M, 0) T(M, 1)
-#define TFI_BLOCK_ROW_POINTER(r, t) const unsigned char *w##r = w + (size_t)r * w_row;
+#define TFI_BLOCK_ROW_POINTER(r, t) const unsigned char *w##r = p->w + r * p->w_row;
 #define TFI_BLOCK_START(r, t)                                                                      \
     TFI_I a##r##t = is_signed ? D_START(x + (size_t)(start + g) * step + t * TFI_VECTOR) : D_ZERO;
 #define TFI_BLOCK_X(r, t)                                                                          \
@@ -5647,11 +5643,15 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
     q = D_LOAD(w##r + (size_t)j * TFI_VECTOR);                                                     \
     LIST(TFI_BLOCK_MAC, r)
 #define TFI_BLOCK_FLOATS(p, i) V_LOAD((const float *)(const void *)((p) + (size_t)(i)*TFI_VECTOR))
-/* TFI_HELD: the sums stay in registers meanwhile; they need as many as the integers do. */
-#define TFI_BLOCK_AT(r, t) (sums + (size_t)(r * tokens + t) * TFI_LANES)
-#define TFI_BLOCK_SUM(r, t) TFI_V s##r##t = TFI_HELD ? V_LOAD(TFI_BLOCK_AT(r, t)) : V_SET(0.0f);
-#define TFI_BLOCK_KEEP(r, t)                                                                       \
-    if (TFI_HELD) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);
+/* 4 rows: their sums stay in registers, which need as many as the integers do.  2: in memory. */
+#define TFI_HELD (TFI_BLOCK_ROWS == 4)
+#define TFI_BLOCK_AT(r, t) (p->sums + (size_t)(r * p->tokens + t) * TFI_LANES)
+#define TFI_BLOCK_SUM(r, t)                                                                        \
+    TFI_V s##r##t = TFI_HELD && p->more ? V_LOAD(TFI_BLOCK_AT(r, t)) : V_SET(0.0f);                \
+    if (!TFI_HELD && !p->more) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);
+#define TFI_BLOCK_KEEP(r, t) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);
+#define TFI_BLOCK_OUT(r, t)                                                                        \
+    V_STORE_SUM4(p->out + (size_t)t * p->out_stride, 0, s0##t, s1##t, s2##t, s3##t);
 #define TFI_BLOCK_FOLD(r, t)                                                                       \
     {                                                                                              \
         TFI_V v = V_MUL(V_FROM_INT(a##r##t), TFI_BLOCK_FLOATS(w##r, 8 + g));                       \
@@ -5662,17 +5662,27 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
                             TFI_BLOCK_FLOATS(x + (size_t)(total + g) * step, t), s##r##t);         \
         if (!TFI_HELD) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);                                       \
     }
-/* TFI_BLOCK_ROWS rows of unpacked weights times T of a panel's tokens; sums go on. */
-#define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS)                                             \
+/* A part of a product: TFI_BLOCK_ROWS rows times some tokens of a panel, over some units. */
+typedef struct {
+    const unsigned char *w, *x;
+    size_t w_row;      /* bytes */
+    int tokens, units; /* of the whole panel; of the part */
+    float *sums;       /* lanes, per row and token of the panel */
+    int more;          /* the sums go on */
+    float *out;        /* where the sums' sums go if they end here, or NULL */
+    size_t out_stride;
+} tfi_block_part;
+/* T of the panel's tokens. */
+#define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS, DONE)                                       \
     static TFI_TARGET TFI_INLINE void TFI_K(block_tile##T)(                                        \
-        const unsigned char *w, size_t w_row, const unsigned char *x, int tokens, int units,       \
-        float *sums, const int is_signed, const int groups) {                                      \
+        const tfi_block_part *p, const int is_signed, const int groups) {                          \
         const int start = groups == 1 ? 9 : 11, total = groups == 1 ? 10 : 13;                     \
-        const size_t step = (size_t)tokens * TFI_VECTOR;                                           \
+        const size_t step = (size_t)p->tokens * TFI_VECTOR;                                        \
+        const unsigned char *x = p->x;                                                             \
         (void)start;                                                                               \
         ROWS(TFI_T1, TFI_BLOCK_ROW_POINTER)                                                        \
         ROWS(LIST, TFI_BLOCK_SUM)                                                                  \
-        for (int u = 0; u < units; u++, x += TFI_UNIT_X * step) {                                  \
+        for (int u = 0; u < p->units; u++, x += TFI_UNIT_X * step) {                               \
             const unsigned char *xj = x;                                                           \
             TFI_UNROLL                                                                             \
             for (int g = 0; g < groups; g++) {                                                     \
@@ -5688,30 +5698,37 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
             }                                                                                      \
             ROWS(TFI_T1, TFI_BLOCK_NEXT)                                                           \
         }                                                                                          \
-        ROWS(LIST, TFI_BLOCK_KEEP)                                                                 \
+        DONE(LIST)                                                                                 \
     }                                                                                              \
-    static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(                                     \
-        const unsigned char *w, size_t w_row, const unsigned char *x, int tokens, int units,       \
-        float *sums, int is_signed, int groups) {                                                  \
-        if (is_signed && groups == 1)                                                              \
-            TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 1, 1);                          \
-        else if (is_signed) TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 1, 2);          \
-        else if (groups == 1) TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 0, 1);        \
-        else TFI_K(block_tile##T)(w, w_row, x, tokens, units, sums, 0, 2);                         \
+    static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(const tfi_block_part *p,             \
+                                                              int is_signed, int groups) {         \
+        if (is_signed && groups == 1) TFI_K(block_tile##T)(p, 1, 1);                               \
+        else if (is_signed) TFI_K(block_tile##T)(p, 1, 2);                                         \
+        else if (groups == 1) TFI_K(block_tile##T)(p, 0, 1);                                       \
+        else TFI_K(block_tile##T)(p, 0, 2);                                                        \
     }
 #define TFI_BLOCK_NEXT(r, t) w##r += (size_t)TFI_UNIT_W * TFI_VECTOR;
 #define TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 0)
 #define TFI_BLOCK_MACS2(LIST) TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 1)
 #define TFI_BLOCK_MACS4(LIST)                                                                      \
     TFI_BLOCK_MACS2(LIST) TFI_BLOCK_ROW_MACS(LIST, 2) TFI_BLOCK_ROW_MACS(LIST, 3)
+#define TFI_BLOCK_DONE2(LIST)
+#define TFI_BLOCK_DONE4(LIST)                                                                      \
+    if (p->out) {                                                                                  \
+        LIST(TFI_BLOCK_OUT, 0)                                                                     \
+    } else {                                                                                       \
+        TFI_R4(LIST, TFI_BLOCK_KEEP)                                                               \
+    }
 #endif
 
 #ifdef TFI_BLOCKS
 #define TFI_VECTOR (4 * TFI_LANES) /* bytes */
 #if TFI_BLOCK_ROWS == 4
-#define TFI_BLOCK_TILE(T) TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R4, TFI_BLOCK_MACS4)
+#define TFI_BLOCK_TILE(T)                                                                          \
+    TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R4, TFI_BLOCK_MACS4, TFI_BLOCK_DONE4)
 #else
-#define TFI_BLOCK_TILE(T) TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R2, TFI_BLOCK_MACS2)
+#define TFI_BLOCK_TILE(T)                                                                          \
+    TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R2, TFI_BLOCK_MACS2, TFI_BLOCK_DONE2)
 #endif
 TFI_BLOCK_TILE(2)
 TFI_BLOCK_TILE(3)
@@ -5719,15 +5736,13 @@ TFI_BLOCK_TILE(3)
 
 /* Up to 6 tokens, 3 and 3, 3 and 2, or 2 and 2: the sums and the integers of more would not both
  * stay in registers, and to store them after every unit costs as much as a quarter of its products. */
-static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(const unsigned char *w, size_t w_row,
-                                                     const unsigned char *x, int tokens, int units,
-                                                     float *sums, int is_signed, int groups) {
-    for (int t = 0, count; t < tokens; t += count) {
-        const unsigned char *from = x + (size_t)t * TFI_VECTOR;
-        float *to = sums + (size_t)t * TFI_LANES;
-        count = tokens - t == 2 || tokens - t == 4 ? 2 : 3;
-        if (count == 2) TFI_K(block_tiles2)(w, w_row, from, tokens, units, to, is_signed, groups);
-        else TFI_K(block_tiles3)(w, w_row, from, tokens, units, to, is_signed, groups);
+static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(tfi_block_part p, const tfi_format *f) {
+    for (int t = 0, end = p.tokens; t < end;) {
+        const int count = end - t == 2 || end - t == 4 ? 2 : 3;
+        if (count == 2) TFI_K(block_tiles2)(&p, !!f->bias, f->groups);
+        else TFI_K(block_tiles3)(&p, !!f->bias, f->groups);
+        t += count, p.x += count * TFI_VECTOR, p.sums += count * TFI_LANES;
+        if (p.out) p.out += (size_t)count * p.out_stride;
     }
 }
 
@@ -6078,15 +6093,26 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
             int tokens = tfi_min(TFI_TILE, n - t0);
             const unsigned char *x =
                 (const unsigned char *)panels + (size_t)t0 * tfi_act_bytes(TFI_ACT_INT8, k);
-            memset(sums, 0, (size_t)(padded * tokens) * TFI_VECTOR);
+            float *to = out + (size_t)t0 * out_stride + first;
+            int summed = 0; /* rows */
             if (tokens == 1) TFI_K(rows)(f, w, w_bytes, count, k / 32, x, sums, NULL);
-            for (int u = 0; tokens > 1 && u < units; u += cut)
-                for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) TFI_K(block_tiles)
-            (unpacked + (size_t)r * w_row + (size_t)u * w_unit, w_row,
-             x + (size_t)u * (size_t)tokens * TFI_UNIT_X * TFI_VECTOR, tokens,
-             tfi_min(cut, units - u), sums + r * tokens * TFI_LANES, !!f->bias, f->groups);
+            for (int u = 0; tokens > 1 && (u == 0 || u < units); u += cut)
+                for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) {
+                    const int whole = TFI_HELD && u + cut >= units && r + 4 <= count;
+                    const tfi_block_part p = {unpacked + (size_t)r * w_row + (size_t)u * w_unit,
+                                              x + (size_t)(u * tokens * TFI_UNIT_X) * TFI_VECTOR,
+                                              w_row,
+                                              tokens,
+                                              tfi_min(cut, units - u),
+                                              sums + r * tokens * TFI_LANES,
+                                              u > 0,
+                                              whole ? to + r : NULL,
+                                              out_stride};
+                    if (whole) summed = r + 4;
+                    TFI_K(block_tiles)(p, f);
+                }
             TFI_K(block_sums)
-            (sums, count, tokens, out + (size_t)t0 * out_stride + first, out_stride);
+            (sums + summed * tokens * TFI_LANES, count - summed, tokens, to + summed, out_stride);
         }
     }
 }
@@ -6226,7 +6252,6 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef V_FROM_INT
 #undef TFI_BLOCK_ROW
 #undef TFI_BLOCK_ROWS
-#undef TFI_HELD
 #undef TFI_I
 #undef D_BIAS
 #undef D_ZERO

@@ -36,12 +36,13 @@ static const char usage[] =
     "  --requantize       matrices that are quantised already may change their type\n"
     "  -z, --tokenizer F  the tokenizer (default: the one beside the model)\n"
     "  --no-tokenizer     write the model without one\n"
-    "  --quiet            no progress\n";
+    "  --quiet            no progress, no notes\n";
 
 typedef struct arguments {
     const char *in, *out, *tokenizer;
     const quantize_preset *preset; /* NULL = every matrix as it is */
     int force, requantize, no_tokenizer, quiet;
+    FILE *notes; /* what is worth knowing goes here; NULL = nowhere */
 } arguments;
 
 /* A stretch of a tensor's rows in the source. */
@@ -111,12 +112,13 @@ __attribute__((format(printf, 2, 3)))
 static void
 note(const conversion *c, const char *format, ...) {
     va_list args;
-    if (c->arguments->quiet) return;
+    char text[512];
+    if (!c->arguments->notes) return;
     va_start(args, format);
-    fputs("note: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    mfi_clean(text); /* tokens may hold anything */
+    fprintf(c->arguments->notes, "note: %s\n", text);
 }
 
 /* ---- writing tensors ---- */
@@ -410,9 +412,11 @@ enum {
     HAS_LOGIT_SCALE = 1024, /* logit_scale, of the factor */
     HAS_LOCAL_ROPE = 2048,  /* rope.freq_base_swa, for layers with a window */
     /* what llama.cpp does not know in this architecture: it refuses a file that has it */
-    NO_OUT_BIAS = 4096,  /* attn_output.bias */
-    NO_MLP_BIAS = 8192,  /* ffn_*.bias */
-    NO_TIED_HEAD = 16384 /* a head that is the embedding: no output.weight */
+    NO_OUT_BIAS = 4096,   /* attn_output.bias */
+    NO_MLP_BIAS = 8192,   /* ffn_*.bias */
+    NO_TIED_HEAD = 16384, /* a head that is the embedding: no output.weight */
+    NO_OWN_HEAD = 32768,  /* output.weight: the head is the embedding */
+    NO_HEAD_SIZE = 65536  /* attention.key_length: heads are together as wide as the embedding */
 };
 
 typedef struct features {
@@ -424,34 +428,34 @@ typedef struct features {
 
 static const features all_features[] = {
     {"llama", 0, 0},
-    {"gpt2", FUSED_QKV, 0},
-    {"gptneox", FUSED_QKV | HAS_PARALLEL, 0},
-    {"bloom", FUSED_QKV, 0},
-    {"mpt", FUSED_QKV | HAS_CLIP | HAS_ALIBI, 0},
-    {"falcon", FUSED_QKV, 0},
-    {"stablelm", HAS_PARALLEL | NO_OUT_BIAS | NO_MLP_BIAS | NO_TIED_HEAD, 0},
-    {"phi2", NO_TIED_HEAD, 0},
-    {"phi3", FUSED_QKV | FUSED_UP, 1},
-    {"qwen", FUSED_QKV | TWICE_MLP, 0},
-    {"qwen2", 0, 0},
+    {"gpt2", FUSED_QKV | NO_HEAD_SIZE, 0},
+    {"gptneox", FUSED_QKV | HAS_PARALLEL | NO_HEAD_SIZE | NO_TIED_HEAD, 0},
+    {"bloom", FUSED_QKV | NO_HEAD_SIZE, 0},
+    {"mpt", FUSED_QKV | HAS_CLIP | HAS_ALIBI | NO_HEAD_SIZE, 0},
+    {"falcon", FUSED_QKV | NO_HEAD_SIZE, 0},
+    {"stablelm", HAS_PARALLEL | NO_OUT_BIAS | NO_MLP_BIAS | NO_TIED_HEAD | NO_HEAD_SIZE, 0},
+    {"phi2", NO_TIED_HEAD | NO_HEAD_SIZE, 0},
+    {"phi3", FUSED_QKV | FUSED_UP | NO_HEAD_SIZE, 1},
+    {"qwen", FUSED_QKV | TWICE_MLP | NO_HEAD_SIZE | NO_TIED_HEAD, 0},
+    {"qwen2", NO_HEAD_SIZE, 0},
     {"qwen3", NO_OUT_BIAS | NO_MLP_BIAS, 0},
-    {"gemma", NO_OUT_BIAS | NO_MLP_BIAS, 0},
-    {"gemma2", HAS_ATTN_CAP | HAS_LOGIT_CAP | NO_OUT_BIAS | NO_MLP_BIAS, 2},
+    {"gemma", NO_OUT_BIAS | NO_MLP_BIAS | NO_OWN_HEAD, 0},
+    {"gemma2", HAS_ATTN_CAP | HAS_LOGIT_CAP | NO_OUT_BIAS | NO_MLP_BIAS | NO_OWN_HEAD, 2},
     {"gemma3", HAS_LOGIT_CAP | HAS_LOCAL_ROPE | NO_OUT_BIAS | NO_MLP_BIAS, 6},
-    {"olmo", HAS_CLIP | NO_OUT_BIAS | NO_MLP_BIAS, 0},
-    {"olmo2", HAS_LOCAL_ROPE | NO_OUT_BIAS | NO_MLP_BIAS | NO_TIED_HEAD, 4},
+    {"olmo", HAS_CLIP | NO_OUT_BIAS | NO_MLP_BIAS | NO_HEAD_SIZE, 0},
+    {"olmo2", HAS_LOCAL_ROPE | NO_OUT_BIAS | NO_MLP_BIAS | NO_TIED_HEAD | NO_HEAD_SIZE, 4},
     {"smollm3", NO_OUT_BIAS | NO_MLP_BIAS, 0},
     {"granite", HAS_SCALES | HAS_ATTN_SCALE, 0},
-    {"command-r", HAS_LOGIT_SCALE | NO_OUT_BIAS | NO_MLP_BIAS, 0},
-    {"cohere2", HAS_LOGIT_SCALE | NO_OUT_BIAS | NO_MLP_BIAS, 4},
-    {"chatglm", FUSED_UP, 0},
+    {"command-r", HAS_LOGIT_SCALE | NO_OUT_BIAS | NO_MLP_BIAS | NO_HEAD_SIZE | NO_OWN_HEAD, 0},
+    {"cohere2", HAS_LOGIT_SCALE | NO_OUT_BIAS | NO_MLP_BIAS | NO_HEAD_SIZE | NO_OWN_HEAD, 4},
+    {"chatglm", FUSED_UP | NO_HEAD_SIZE, 0},
     {"glm4", FUSED_UP | NO_OUT_BIAS | NO_MLP_BIAS, 0},
     {"minicpm", HAS_SCALES, 0},
     {"ernie4_5", NO_MLP_BIAS, 0},
-    {"starcoder", FUSED_QKV, 0},
-    {"starcoder2", 0, 1},
-    {"nemotron", NO_TIED_HEAD, 0},
-    {"exaone4", NO_OUT_BIAS | NO_MLP_BIAS, 4},
+    {"starcoder", FUSED_QKV | NO_HEAD_SIZE, 0},
+    {"starcoder2", NO_HEAD_SIZE, 1},
+    {"nemotron", NO_TIED_HEAD | NO_HEAD_SIZE, 0},
+    {"exaone4", NO_OUT_BIAS | NO_MLP_BIAS | NO_HEAD_SIZE, 4},
     {"seed_oss", NO_OUT_BIAS | NO_MLP_BIAS, 0},
     {"hunyuan-dense", NO_OUT_BIAS | NO_MLP_BIAS, 0}};
 
@@ -1271,16 +1275,23 @@ static void put_general(conversion *c) {
 
 /* A file that only this library loads is written all the same, but not in silence. */
 static void note_foreign(const conversion *c) {
-    const int mlp = TRANSFORMER_BIAS_MLP_UP | TRANSFORMER_BIAS_MLP_DOWN;
-    const int flags = c->features->flags;
-    const char *what = NULL;
-    if (flags & NO_TIED_HEAD && c->config->tied) what = "a head that is the embedding";
-    if (flags & NO_MLP_BIAS && c->config->biases & mlp) what = "biases of the MLP";
-    if (flags & NO_OUT_BIAS && c->config->biases & TRANSFORMER_BIAS_ATTN_OUT)
-        what = "a bias of the attention's output";
-    if (what)
-        note(c, "llama.cpp will refuse this file: it knows no %s models with %s", c->arch->name,
-             what);
+    const transformer_config *m = c->config;
+    const struct {
+        int flag, there;
+        const char *what;
+    } parts[] = {
+        {NO_TIED_HEAD, m->tied, "a head that is the embedding"},
+        {NO_OWN_HEAD, !m->tied, "a head of its own"},
+        {NO_MLP_BIAS, m->biases & (TRANSFORMER_BIAS_MLP_UP | TRANSFORMER_BIAS_MLP_DOWN),
+         "biases of the MLP"},
+        {NO_OUT_BIAS, m->biases & TRANSFORMER_BIAS_ATTN_OUT, "a bias of the attention's output"},
+        {NO_HEAD_SIZE, m->n_heads * m->head_dim != m->dim,
+         "heads that are together wider or narrower than the embedding"}};
+    size_t i;
+    for (i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (c->features->flags & parts[i].flag && parts[i].there)
+            note(c, "llama.cpp will refuse this file: it knows no %s models with %s", c->arch->name,
+                 parts[i].what);
 }
 
 static int plan_other(conversion *c, tokenizer **t) {
@@ -1382,6 +1393,7 @@ static void read_arguments(int argc, char **argv, arguments *a) {
         else die("one argument too many: %s\n%s", argv[i], usage);
     }
     if (!a->out) die("IN and OUT.gguf are needed\n%s", usage);
+    a->notes = a->quiet ? NULL : stderr;
     size_t length = strlen(a->out);
     if (length == 0 || strcmp(a->out, "-") == 0 || a->out[length - 1] == '/')
         die("OUT is '%s': the result is written beside it and renamed, so it must name a file",

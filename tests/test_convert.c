@@ -22,16 +22,24 @@
 #define OUT "build/test_convert.gguf"
 #define SECOND "build/test_convert.2.gguf"
 
-static char error_text[512];
+#define NOTES "build/test_convert.notes"
+
+static char error_text[512], notes_text[4096];
 
 static int run(const char *in, const char *out, const char *type, arguments a) {
     a.in = in;
     a.out = out;
     a.preset = type ? quantize_preset_find(type) : NULL;
     a.quiet = 1;
-    CHECK(!type || a.preset);
+    a.notes = fopen(NOTES, "w+b");
+    CHECK((!type || a.preset) && a.notes);
     error_text[0] = 0;
-    return convert(&a, error_text, sizeof error_text);
+    int ok = convert(&a, error_text, sizeof error_text);
+    if (!a.notes) return ok;
+    rewind(a.notes);
+    notes_text[fread(notes_text, 1, sizeof notes_text - 1, a.notes)] = 0;
+    fclose(a.notes);
+    return ok;
 }
 
 /* Converts over whatever is there; what is wrong is printed. */
@@ -181,6 +189,44 @@ static const char *const refused[][2] = {{"bloom_odd", "residual_from_norm"},
                                          {"smollm3_odd", "rope"},
                                          {"starcoder2_nobias", "activation"}};
 
+/* What llama.cpp refuses of the rest, found by running its llama-bench on them all, and what the notes must say: the
+ * parts that its loader does not know. */
+static const char *const foreign[][2] = {{"cohere2_old", "attention's output"},
+                                         {"cohere_qknorm", "attention's output"},
+                                         {"ernie4_5_bias", "biases of the MLP"},
+                                         {"exaone4_full", "wider or narrower"},
+                                         {"gemma_old", "attention's output"},
+                                         {"glm", "wider or narrower"},
+                                         {"glm_odd", "wider or narrower"},
+                                         {"hunyuan_alpha", "attention's output"},
+                                         {"nemotron", "wider or narrower"},
+                                         {"nemotron_odd", "head that is the embedding"},
+                                         {"olmo2_odd", "head that is the embedding"},
+                                         {"olmo2_odd", "attention's output"},
+                                         {"olmo3_old", "head that is the embedding"},
+                                         {"seed_oss_odd", "biases of the MLP"},
+                                         {"seed_oss_odd", "attention's output"},
+                                         {"stablelm_bias", "head that is the embedding"}};
+
+static int count(const char *text, const char *what) {
+    int n = 0;
+    for (; (text = strstr(text, what)) != NULL; text++) n++;
+    return n;
+}
+
+/* As many lines as the list has, and each of them. */
+static void check_notes(const char *name) {
+    int n = 0;
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (strcmp(foreign[i][0], name) == 0) {
+            n++;
+            CHECK(strstr(notes_text, foreign[i][1]) != NULL);
+        }
+    int same = count(notes_text, "llama.cpp will refuse this file") == n;
+    if (!same) fprintf(stderr, "%s: %d notes expected: %s\n", name, n, notes_text);
+    CHECK(same);
+}
+
 static int n_same_bits;
 
 static int same_numbers(const model_file *a, const model_file *b) {
@@ -233,6 +279,7 @@ static void check_golden(char *line, const void *unused) {
     remove(OUT);
     if (!reason) {
         CHECK(make(golden_path(line), OUT, NULL));
+        check_notes(line);
         check_logits(line);
         return;
     }
@@ -246,8 +293,10 @@ static void check_golden(char *line, const void *unused) {
 static void test_goldens(void) {
     int n = test_each_line("tests/goldens/index.txt", check_golden, NULL);
     CHECK(n_same_bits >= 40 && n_refused == (int)(sizeof refused / sizeof *refused));
-    GROUP("%d golden models give the same logits, %d of them the same bits; %d are refused by name",
-          n - n_refused, n_same_bits, n_refused);
+    GROUP(
+        "%d golden models give the same logits, %d of them the same bits; %d are refused by name; "
+        "notes on what llama.cpp refuses",
+        n - n_refused, n_same_bits, n_refused);
 }
 
 /* ---- GGUF to GGUF, and types ---- */
@@ -625,6 +674,43 @@ static void test_directory(void) {
 #endif
 }
 
+/* A kind of note that no golden has: cohere's golden with a head of its own, which is the same numbers once more. */
+static void test_own_head(void) {
+#if MFI_MMAP
+    static const char before[] = "{\"__metadata__\":{\"format\":\"pt\"},";
+    static const char head[] =
+        "{\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[47,24],\"data_offsets\":[0,4512]},";
+    size_t size = 0, cut = sizeof before - 1, more = sizeof head - 1;
+    char *weights = test_read_file("tests/goldens/cohere/model.safetensors", &size);
+    char *config = test_read_file("tests/goldens/cohere/config.json", NULL);
+    char *tied = config ? strstr(config, "\"tie_word_embeddings\": true") : NULL;
+    char *made = (char *)calloc(size + more + 8, 1);
+    CHECK(weights && tied && made && size > 8 + cut && memcmp(weights + 8, before, cut) == 0);
+    if (weights && tied && made) {
+        uint64_t length;
+        memcpy(&length, weights, 8);
+        length += more - cut;
+        memcpy(made, &length, 8);
+        memcpy(made + 8, head, more);
+        memcpy(made + 8 + more, weights + 8 + cut, size - 8 - cut);
+        memcpy(tied, "\"tie_word_embeddings\":false", 27);
+        mkdir(DIRECTORY, 0777);
+        write_file(DIRECTORY "/model.safetensors", made, size + more - cut);
+        write_file(DIRECTORY "/config.json", config, strlen(config));
+        CHECK(make(DIRECTORY, OUT, NULL) && type_of(OUT, "output.weight") == 0);
+        CHECK(count(notes_text, "llama.cpp will refuse") == 1);
+        CHECK(strstr(notes_text, "command-r models with a head of its own") != NULL);
+    }
+    free(weights), free(config), free(made);
+    remove(DIRECTORY "/model.safetensors");
+    remove(DIRECTORY "/config.json");
+    remove(DIRECTORY);
+    GROUP("a note when a head is its own and llama.cpp knows none");
+#else
+    SKIP("no way to make a directory");
+#endif
+}
+
 /* The model that is in the repository: a text through the file is the text without it. */
 static void test_toy(void) {
     static const char toy[] = "examples/toy_lm";
@@ -942,6 +1028,7 @@ int main(void) {
     test_tokenizers();
     test_newer_llama();
     test_directory();
+    test_own_head();
     test_toy();
     test_refusals();
     test_numbers();
@@ -950,5 +1037,6 @@ int main(void) {
     remove(OUT);
     remove(SECOND);
     remove(MADE);
+    remove(NOTES);
     return test_finish();
 }

@@ -79,7 +79,8 @@ typedef struct conversion {
     size_t n_tensors;
     uint64_t done; /* bytes of data */
     int percent;   /* that is shown */
-    float *rows;   /* of a block, decoded, and encoded again */
+    int noted_ties;
+    float *rows; /* of a block, decoded, and encoded again */
     unsigned char *encoded;
     size_t room; /* of each */
 } conversion;
@@ -994,13 +995,13 @@ static int put_pieces(conversion *c, const tokenizer *t) {
     return 1;
 }
 
-/* "<0x0A>" */
+/* "<0x0A>", which in a unigram may also be text like any other */
 static int is_byte(const tokenizer *t, int id) {
     int size;
     const char *text = tokenizer_piece(t, id, &size);
-    return !tokenizer_byte_level(t) && text && size == 6 && memcmp(text, "<0x", 3) == 0 &&
-           memchr("0123456789ABCDEF", text[3], 16) && memchr("0123456789ABCDEF", text[4], 16) &&
-           text[5] == '>';
+    return !tokenizer_byte_level(t) && tokenizer_model(t) != TOKENIZER_UNIGRAM && text &&
+           size == 6 && memcmp(text, "<0x", 3) == 0 && memchr("0123456789ABCDEF", text[3], 16) &&
+           memchr("0123456789ABCDEF", text[4], 16) && text[5] == '>';
 }
 
 static void put_types(conversion *c, const tokenizer *t) {
@@ -1032,6 +1033,12 @@ static char *join_merge(const tokenizer *t, int i, const char *between, size_t *
     return both;
 }
 
+/* Of a unigram, a token that text must not become.  llama.cpp knows that by its score alone. */
+static int is_unused(const tokenizer *t, int id) {
+    int type = tokenizer_type(t, id);
+    return tokenizer_model(t) == TOKENIZER_UNIGRAM && (type == TOKENIZER_UNUSED || type == 0);
+}
+
 /* A list of merges puts the earlier first, scores the higher: a piece scores by the first merge
  * that makes it. */
 static int put_scores(conversion *c, const tokenizer *t) {
@@ -1041,7 +1048,9 @@ static int put_scores(conversion *c, const tokenizer *t) {
     float *scores = (float *)malloc(((size_t)n + 1) * sizeof *scores);
     if (!scores) return fail(c, "not enough memory for the tokens' scores");
     for (id = 0; id < n; id++)
-        scores[id] = tokenizer_model(t) == TOKENIZER_BPE ? -1e9f : (float)tokenizer_score(t, id);
+        scores[id] = tokenizer_model(t) == TOKENIZER_BPE ? -1e9f
+                     : is_unused(t, id)                  ? -1e4f
+                                                         : (float)tokenizer_score(t, id);
     for (i = tokenizer_n_merges(t) - 1; i >= 0; i--) {
         if ((both = join_merge(t, i, "", &size)) == NULL) break;
         id = tokenizer_find(t, both, size);
@@ -1067,28 +1076,93 @@ static int put_merges(conversion *c, const tokenizer *t) {
     return 1;
 }
 
+static void put_flag(conversion *c, const char *key, int value) {
+    gguf_writer_int(c->out, key, GGUF_WRITER_BOOL, value != 0);
+}
+
+/* What only the normaliser of unigrams has keys for.  llama.cpp takes no map without texts, by which
+ * nothing changes. */
+static void put_normaliser(conversion *c, const tokenizer *t) {
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    size_t size;
+    const void *map = tokenizer_charsmap(t, &size);
+    put_flag(c, "tokenizer.ggml.remove_extra_whitespaces", tokenizer_removes_spaces(t));
+    if (map && t->charsmap.texts_size > 0)
+        gguf_writer_raw(c->out, key, sizeof key - 1, GGUF_WRITER_ARRAY, GGUF_WRITER_U8, size, map,
+                        size);
+}
+
 static int put_vocabulary(conversion *c, const tokenizer *t) {
-    int spm = !tokenizer_byte_level(t);
-    gguf_writer_text(c->out, "tokenizer.ggml.model", spm ? "llama" : "gpt2");
-    gguf_writer_text(c->out, "tokenizer.ggml.pre", spm ? "default" : tokenizer_pre(t));
-    if (!put_pieces(c, t) || !(spm ? put_scores(c, t) : put_merges(c, t))) return 0;
+    int bytes = tokenizer_byte_level(t), unigram = tokenizer_model(t) == TOKENIZER_UNIGRAM;
+    gguf_writer_text(c->out, "tokenizer.ggml.model", bytes ? "gpt2" : unigram ? "t5" : "llama");
+    gguf_writer_text(c->out, "tokenizer.ggml.pre", bytes ? tokenizer_pre(t) : "default");
+    if (!put_pieces(c, t) || !(bytes ? put_merges(c, t) : put_scores(c, t))) return 0;
     put_types(c, t);
     put_token_id(c, "tokenizer.ggml.bos_token_id", tokenizer_bos(t));
     put_token_id(c, "tokenizer.ggml.eos_token_id", tokenizer_eos(t));
     put_token_id(c, "tokenizer.ggml.unknown_token_id", tokenizer_unk(t));
-    gguf_writer_int(c->out, "tokenizer.ggml.add_bos_token", GGUF_WRITER_BOOL,
-                    tokenizer_adds_bos(t));
-    gguf_writer_int(c->out, "tokenizer.ggml.add_eos_token", GGUF_WRITER_BOOL,
-                    tokenizer_adds_eos(t));
-    if (spm)
-        gguf_writer_int(c->out, "tokenizer.ggml.add_space_prefix", GGUF_WRITER_BOOL,
-                        tokenizer_adds_space(t));
+    put_flag(c, "tokenizer.ggml.add_bos_token", tokenizer_adds_bos(t));
+    put_flag(c, "tokenizer.ggml.add_eos_token", tokenizer_adds_eos(t));
+    if (!bytes) put_flag(c, "tokenizer.ggml.add_space_prefix", tokenizer_adds_space(t));
+    if (unigram) put_normaliser(c, t);
     if (tokenizer_chat_template(t))
         gguf_writer_text(c->out, "tokenizer.chat_template", tokenizer_chat_template(t));
     return 1;
 }
 
-/* Do both make the same tokens of this text?  -1 without memory. */
+/* The first token of a type that has at most so many characters; -1 = there is none. */
+static int find_type(const tokenizer *t, int type, int most) {
+    int id, size, i, n;
+    for (id = 0; id < tokenizer_vocab_size(t); id++) {
+        const char *text = tokenizer_piece(t, id, &size);
+        for (i = n = 0; i < size; i++) n += ((unsigned char)text[i] & 0xC0) != 0x80;
+        if (tokenizer_type(t, id) == type && n >= 1 && n <= most) return id;
+    }
+    return -1;
+}
+
+/* Where llama.cpp's unigram is not SentencePiece's, which this library reads from the same keys. */
+static void note_unigram(const conversion *c, const tokenizer *t) {
+    int adds = tokenizer_adds_space(t), removes = tokenizer_removes_spaces(t);
+    const struct {
+        int there;
+        const char *what;
+    } ways[] = {{tokenizer_byte_fallback(t) && find_type(t, TOKENIZER_BYTE, INT_MAX) >= 0,
+                 "a character that is no token becomes <unk>, not tokens of its bytes"},
+                {find_type(t, TOKENIZER_USER_DEFINED, INT_MAX) >= 0,
+                 "what follows a user-defined token is treated like the beginning of a text"},
+                {find_type(t, TOKENIZER_UNUSED, 1) >= 0,
+                 "tokens of one character that are marked unused are used all the same"},
+                {removes && !adds, "a space is put in front of every text"},
+                {!removes && adds && tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE,
+                 "no space is put in front of a text that has nothing but spaces"}};
+    size_t i;
+    for (i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (ways[i].there) note(c, "llama.cpp cuts some text otherwise: %s", ways[i].what);
+}
+
+/* The sum of a unigram's scores, which makes one cut of a text better than another; *others counts
+ * the tokens that are no pieces of text. */
+static double sum_of_scores(const tokenizer *t, const int32_t *tokens, int n, int *others) {
+    double sum = 0;
+    int i;
+    *others = 0;
+    for (i = 0; i < n; i++) {
+        if (tokenizer_type(t, tokens[i]) == TOKENIZER_NORMAL) sum += tokenizer_score(t, tokens[i]);
+        else ++*others;
+    }
+    return sum;
+}
+
+/* Are both cuts of a text as good?  Sums are rounded here or there. */
+static int is_tie(const tokenizer *t, const int32_t *x, int n, const int32_t *y, int m) {
+    int others, more;
+    double best = sum_of_scores(t, x, n, &others), sum = sum_of_scores(t, y, m, &more);
+    return tokenizer_model(t) == TOKENIZER_UNIGRAM && others == more &&
+           fabs(best - sum) <= 1e-5 * fabs(best);
+}
+
+/* Do both make the same tokens of this text?  -1 without memory; 2: not the same, but it is a tie. */
 static int compare_tokens(const tokenizer *a, const tokenizer *b, const char *text, size_t size,
                           int flags) {
     size_t room = tokenizer_encode_bound(a, size), other = tokenizer_encode_bound(b, size);
@@ -1100,6 +1174,7 @@ static int compare_tokens(const tokenizer *a, const tokenizer *b, const char *te
     n = tokenizer_encode(a, text, size, flags, x, room, &error);
     m = tokenizer_encode(b, text, size, flags, y, other, &error);
     same = n < 0 || m < 0 ? -1 : n == m && memcmp(x, y, (size_t)n * sizeof *x) == 0;
+    if (same == 0 && is_tie(a, x, n, y, m)) same = 2;
     free(x);
     return same;
 }
@@ -1107,6 +1182,8 @@ static int compare_tokens(const tokenizer *a, const tokenizer *b, const char *te
 static int same_tokens(conversion *c, const tokenizer *a, const tokenizer *b, const char *text,
                        size_t size, int flags) {
     int same = compare_tokens(a, b, text, size, flags);
+    if (same == 2 && !c->noted_ties++)
+        note(c, "of two cuts of a text that are equally good GGUF's readers may take the other");
     if (same > 0) return 1;
     if (same < 0) return fail(c, "not enough memory to check the tokenizer");
     return fail(c,
@@ -1118,8 +1195,10 @@ static int same_tokens(conversion *c, const tokenizer *a, const tokenizer *b, co
 /* What is worth a note: readers of GGUF put a space in front of a text that begins with one, too,
  * and in front of what follows a control token.  Newer tokenizer.json do neither. */
 static int check_edges(conversion *c, const tokenizer *a, const tokenizer *b) {
+    static const char *const rare[] = {"x \xE2\x91\xA0", "x\xE2\x96\x81y"}; /* a number, U+2581 */
     char text[128];
     const char *piece = NULL;
+    size_t i;
     int id = 0, size = 0, same = compare_tokens(a, b, " Hello", 6, TOKENIZER_AUTO);
     if (same == 0) note(c, "GGUF puts a space more in front of a text that begins with one");
     for (; same >= 0 && id < tokenizer_vocab_size(a); id++) {
@@ -1133,18 +1212,28 @@ static int check_edges(conversion *c, const tokenizer *a, const tokenizer *b) {
             note(c, "text right behind %.*s gets a space in front in GGUF, or loses it", size,
                  piece);
     }
+    for (i = 0; same >= 0 && i < sizeof rare / sizeof *rare; i++) {
+        same = compare_tokens(a, b, rare[i], strlen(rare[i]), TOKENIZER_AUTO);
+        if (same == 0) note(c, "GGUF cuts text like '%s' in another way", rare[i]);
+    }
     return same >= 0 ? 1 : fail(c, "not enough memory to check the tokenizer");
 }
 
-/* Some text that tokenizers treat differently; then what every token stands for. */
+/* Text that tokenizers treat differently: none begins with a space, of which check_edges makes a note. */
+static const char *const samples[] = {
+    "",
+    "Hello, World!  It's 2024-10-31, 1234567 + 0.5 = x_1;\n\n\tif (a[i] != \"b\") { return; "
+    "}\r\n   ",
+    "caf\xC3\xA9 na\xC3\xAFve \xE2\x82\xAC 42 \xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 "
+    "\xE4\xBD\xA0\xE5\xA5\xBD \xE3\x81\x93 \xED\x95\x9C \xF0\x9F\x98\x80",
+    "WE'RE don't  end  ",
+    /* other forms of characters: an accent on its own, a ligature, wide, half of a width */
+    "cafe\xCC\x81 \xEF\xAC\x81ne \xEF\xBC\xA1 \xEF\xBD\xB6\xEF\xBE\x9E",
+    "x\001\177y\xC2\xA0z\xE2\x80\x8Bw\xE3\x80\x80v"};
+
+/* The samples; then what every token stands for. */
 static int check_tokenizer(conversion *c, const tokenizer *a) {
-    static const char sample[] =
-        "Hello, World!  It's 2024-10-31, 1234567 + 0.5 = x_1;\n\n\tif (a[i] != \"b\") { return; "
-        "}\r\n"
-        "   caf\xC3\xA9 na\xC3\xAFve \xE2\x82\xAC 42 "
-        "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 "
-        "\xE4\xBD\xA0\xE5\xA5\xBD \xE3\x81\x93 \xED\x95\x9C \xF0\x9F\x98\x80 WE'RE don't  end  ";
-    size_t header, used = 0, bound = tokenizer_decode_bound(a);
+    size_t header, used = 0, i, bound = tokenizer_decode_bound(a);
     const void *data = gguf_writer_header(c->out, &header);
     const int flags = TOKENIZER_AUTO; /* names of control tokens are plain text here */
     tokenizer_error error;
@@ -1154,8 +1243,9 @@ static int check_tokenizer(conversion *c, const tokenizer *a) {
     int id, ok;
     memset(&stream, 0, sizeof stream);
     if (!b || !text) fail(c, "the tokenizer: %s", b ? "not enough memory" : error.text);
-    ok = b && text && same_tokens(c, a, b, sample, sizeof sample - 1, flags) &&
-         same_tokens(c, a, b, "", 0, flags);
+    ok = b && text;
+    for (i = 0; ok && i < sizeof samples / sizeof *samples; i++)
+        ok = same_tokens(c, a, b, samples[i], strlen(samples[i]), flags);
     for (id = 0; ok && id < tokenizer_vocab_size(a) && id < c->config->vocab_size; id++) {
         if (tokenizer_type(a, id) != TOKENIZER_CONTROL && id != tokenizer_unk(a))
             used += (size_t)tokenizer_decode(a, &stream, id, text + used);
@@ -1226,6 +1316,7 @@ static int config_token(const conversion *c, const char *key) {
 }
 
 static int put_tokenizer(conversion *c, tokenizer **t) {
+    int unigram;
     *t = NULL;
     if (!c->arguments->no_tokenizer && !open_tokenizer(c, t)) return 0;
     if (!*t) {
@@ -1233,16 +1324,16 @@ static int put_tokenizer(conversion *c, tokenizer **t) {
         gguf_writer_text(c->out, "tokenizer.ggml.model", "none");
         return 1;
     }
-    if (tokenizer_model(*t) == TOKENIZER_UNIGRAM ||
-        (tokenizer_byte_level(*t) && !tokenizer_pre(*t)))
+    unigram = tokenizer_model(*t) == TOKENIZER_UNIGRAM;
+    if (tokenizer_byte_level(*t) && (unigram || !tokenizer_pre(*t)))
         return fail(c,
                     "the tokenizer: GGUF has no name for %s (--no-tokenizer writes the model "
                     "without it)",
-                    tokenizer_byte_level(*t) ? "the way it cuts text into words"
-                                             : "unigram in a decoder");
+                    unigram ? "a unigram of bytes" : "the way it cuts text into words");
     if (tokenizer_vocab_size(*t) > c->config->vocab_size)
         note(c, "of the tokenizer's %d tokens only %d are the model's", tokenizer_vocab_size(*t),
              c->config->vocab_size);
+    if (unigram) note_unigram(c, *t);
     if (!put_vocabulary(c, *t)) return 0;
     if (tokenizer_bos(*t) < 0)
         put_token_id(c, "tokenizer.ggml.bos_token_id", config_token(c, "bos_token_id"));

@@ -132,7 +132,14 @@ int tokenizer_eos(const tokenizer *t);
 int tokenizer_unk(const tokenizer *t);
 int tokenizer_adds_bos(const tokenizer *t); /* does TOKENIZER_AUTO begin with BOS? */
 int tokenizer_adds_eos(const tokenizer *t);
-int tokenizer_adds_space(const tokenizer *t); /* does encoding put a space in front? */
+int tokenizer_adds_space(const tokenizer *t);     /* does encoding put a space in front? */
+int tokenizer_removes_spaces(const tokenizer *t); /* drops it spaces that repeat, begin or end? */
+
+/* Does a character that is no token become tokens of its bytes, if they all have one? */
+int tokenizer_byte_fallback(const tokenizer *t);
+
+/* SentencePiece's map of characters, as its files have it: its bytes, or NULL = there is none. */
+const void *tokenizer_charsmap(const tokenizer *t, size_t *size);
 
 /* Does this token end what a model has to say: EOS, or the end of a turn? */
 int tokenizer_is_end(const tokenizer *t, int token);
@@ -1542,12 +1549,16 @@ static void tki_set_up_bytes(tokenizer *t) {
     }
 }
 
+/* In a unigram only its type makes a byte of a piece: "<0x0A>" may be text like any other. */
 static void tki_find_bytes(tokenizer *t) {
     for (int b = 0; b < 256; b++) {
         char text[8];
         int size = t->byte_level ? tki_put_character(t->byte_chars[b], text)
                                  : snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
-        t->byte_ids[b] = tki_find(t, text, (size_t)size);
+        int id = t->byte_ids[b] = tki_find(t, text, (size_t)size);
+        if (t->model == TOKENIZER_UNIGRAM && id >= 0 && !t->byte_level &&
+            t->pieces[id].type != TOKENIZER_BYTE)
+            t->byte_ids[b] = -1;
     }
 }
 
@@ -4367,6 +4378,8 @@ int tokenizer_bos(const tokenizer *t) { return t->bos; }
 int tokenizer_eos(const tokenizer *t) { return t->eos; }
 int tokenizer_unk(const tokenizer *t) { return t->unk; }
 int tokenizer_adds_space(const tokenizer *t) { return t->add_space; }
+int tokenizer_removes_spaces(const tokenizer *t) { return t->remove_spaces; }
+int tokenizer_byte_fallback(const tokenizer *t) { return t->byte_fallback; }
 int tokenizer_n_merges(const tokenizer *t) { return t->n_rules; }
 int tokenizer_byte_level(const tokenizer *t) { return t->byte_level; }
 const char *tokenizer_pre(const tokenizer *t) { return t->pre; }
@@ -4378,6 +4391,12 @@ int tokenizer_adds_bos(const tokenizer *t) {
 
 int tokenizer_adds_eos(const tokenizer *t) {
     return t->n_suffix > 0 && t->eos >= 0 && t->suffix[t->n_suffix - 1] == t->eos;
+}
+
+const void *tokenizer_charsmap(const tokenizer *t, size_t *size) {
+    const tki_charsmap *map = &t->charsmap;
+    *size = map->units ? 4 + 4 * map->n_units + map->texts_size : 0;
+    return map->units ? map->units - 4 : NULL; /* behind their size */
 }
 
 int tokenizer_is_end(const tokenizer *t, int token) {

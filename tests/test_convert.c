@@ -549,6 +549,161 @@ static void test_newer_llama(void) {
     GROUP("a newer tokenizer.json of Llama");
 }
 
+static void write_file(const char *path, const void *data, size_t size) {
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(data, 1, size, f) == size);
+    CHECK(f && fclose(f) == 0);
+}
+
+/* ---- unigrams ---- */
+
+/* The same tokens of a text of many scripts, as a whole and of each line; skip: not of those that begin with a space. */
+static void same_cuts(const tokenizer *a, const tokenizer *b, int skip) {
+    size_t size = 0, n_lines = 0, n_same = 0;
+    char *text = test_read_file(in_tokenizers("text.txt"), &size), *line = text, *end;
+    int whole = text ? compare_tokens(a, b, text, size, TOKENIZER_AUTO) : -1;
+    CHECK(whole > 0);
+    for (; line && (end = (char *)memchr(line, '\n', size - (size_t)(line - text))) != NULL;
+         line = end + 1) {
+        if (skip && *line == ' ') continue;
+        n_lines++;
+        n_same += compare_tokens(a, b, line, (size_t)(end - line), TOKENIZER_AUTO) == 1;
+    }
+    CHECK(n_lines > 35 && n_same == n_lines);
+    free(text);
+}
+
+/* Converts a small model with this tokenizer and compares the two; NULL = it is refused. */
+static tokenizer *convert_unigram(const char *path, int skip) {
+    tokenizer_error error;
+    tokenizer *t = tokenizer_open(path, 0, &error), *u = NULL;
+    arguments a;
+    memset(&a, 0, sizeof a);
+    a.force = 1;
+    a.tokenizer = path;
+    CHECK(t != NULL);
+    if (!t) return NULL;
+    make_llama2c(MADE, 8, tokenizer_vocab_size(t), 5);
+    if (run(MADE, OUT, NULL, a)) {
+        u = tokenizer_open(OUT, 0, &error);
+        CHECK(u && tokenizer_model(u) == TOKENIZER_UNIGRAM);
+        CHECK(u && tokenizer_removes_spaces(t) == tokenizer_removes_spaces(u));
+        CHECK(u && tokenizer_unk(t) == tokenizer_unk(u));
+    }
+    if (u) same_cuts(t, u, skip);
+    tokenizer_close(t);
+    return u;
+}
+
+/* The keys that the gguf package wrote for the same file. */
+static void same_unigram_keys(void) {
+    model_file *theirs = look(in_tokenizers("spm_unigram.gguf")), *ours = look(OUT);
+    model_file_value v, w;
+    int n = 0;
+    for (size_t i = 0; theirs && ours && model_file_metadata(theirs, i, &v); i++) {
+        char key[128];
+        snprintf(key, sizeof key, "%.*s", (int)v.key.length, v.key.text);
+        if (strncmp(key, "tokenizer.", 10) != 0) continue;
+        int same = model_file_find(ours, key, &w) && v.type == w.type && v.element == w.element &&
+                   v.bytes == w.bytes && memcmp(v.data, w.data, v.bytes) == 0;
+        if (!same) fprintf(stderr, "%s differs\n", key);
+        CHECK(same);
+        n++;
+    }
+    CHECK(n == 8);
+    model_file_close(theirs);
+    model_file_close(ours);
+}
+
+#define UNIGRAM "build/test_convert.model"
+
+/* SentencePiece's files, and changed ones: what comes last in such a file counts. */
+static void test_sentencepiece_unigrams(void) {
+    static const struct {
+        const char *name, *more;
+        size_t size;
+        const char *note; /* the last of so many */
+        int n_notes;
+    } files[] = {
+        {"spm_unigram.model", "", 0, "what follows a user-defined token", 1},
+        {"spm_unigram_bytes.model", "", 0, "becomes <unk>, not tokens of its bytes", 1},
+        /* add_dummy_prefix = 0, remove_extra_whitespaces = 0; a piece that is unused */
+        {"spm_unigram_bytes.model", "\x1A\2\x18\0", 4, "a space is put in front of every", 2},
+        {"spm_unigram_bytes.model", "\x1A\2\x20\0", 4, "nothing but spaces", 2},
+        {"spm_unigram_bytes.model", "\x1A\4\x18\0\x20\0", 6, "not tokens of its bytes", 1},
+        {"spm_unigram.model", "\n\14\n\3\xE2\x98\x83\x15\0\0\x80\xBF\x18\5", 14,
+         "marked unused are used", 2}};
+    static const char unused[] = "\xE2\x98\x83"; /* of the last */
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        size_t size = 0;
+        char *data = test_read_file(in_tokenizers(files[i].name), &size);
+        FILE *f = fopen(UNIGRAM, "wb");
+        CHECK(data && f && fwrite(data, 1, size, f) == size);
+        CHECK(f && fwrite(files[i].more, 1, files[i].size, f) == files[i].size && fclose(f) == 0);
+        tokenizer *u = convert_unigram(UNIGRAM, 0);
+        if (!u) fprintf(stderr, "%s: %s\n", files[i].name, error_text);
+        int same = u && count(notes_text, "llama.cpp cuts some text otherwise") == files[i].n_notes;
+        same = same && strstr(notes_text, files[i].note) != NULL;
+        if (!same)
+            fprintf(stderr, "%s: not the notes of case %d: %s\n", files[i].name, (int)i,
+                    notes_text);
+        CHECK(same);
+        if (i == 0) same_unigram_keys();
+        int id = u ? tokenizer_find(u, unused, 3) : -1;
+        CHECK((id >= 0) == (files[i].size == 14));
+        if (id >= 0) /* llama.cpp knows it by its score */
+            CHECK(tokenizer_type(u, id) == TOKENIZER_UNUSED && tokenizer_score(u, id) < -9999);
+        tokenizer_close(u);
+        free(data);
+    }
+    remove(UNIGRAM);
+    GROUP("unigrams of SentencePiece: the same ids, the keys of the gguf package, notes");
+}
+
+/* unigram.json with other steps before its model.  Two cuts of "abc" are equally good: one in double, the other in
+ * float. */
+static void test_json_unigrams(void) {
+    static const char space[] =
+        "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\","
+        "\"prepend_scheme\":\"%s\",\"split\":true},";
+    static const char tie[] = "{\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":null,"
+                              "\"decoder\":null,\"model\":{\"type\":"
+                              "\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"abc\",-100],["
+                              "\"a\",-3.25],[\"bc\",-7.05],"
+                              "[\"ab\",-5.95],[\"c\",-4.35]]}}";
+    static const struct {
+        const char *normalizer, *scheme, *wrong; /* NULL = is converted */
+    } files[] = {{"null", "always", NULL},
+                 {"null", "never", NULL},
+                 {"{\"type\":\"NFC\"}", "always", "another way"},
+                 {"{\"type\":\"NFKC\"}", "always", "another way"},
+                 {"{\"type\":\"Strip\"}", "always", "another way"}};
+    char *text = test_read_file(in_tokenizers("unigram.json"), NULL), cuts[200];
+    char *from = text ? strstr(text, "\"normalizer\"") : NULL;
+    char *to = from ? strstr(from, "\"post_processor\"") : NULL;
+    CHECK(to != NULL);
+    for (size_t i = 0; to && i < sizeof files / sizeof *files; i++) {
+        FILE *f = fopen(VARIANT, "wb");
+        snprintf(cuts, sizeof cuts, space, files[i].scheme);
+        CHECK(f && fprintf(f, "%.*s\"normalizer\":%s,%s%s", (int)(from - text), text,
+                           files[i].normalizer, cuts, to) > 0);
+        CHECK(f && fclose(f) == 0);
+        error_text[0] = 0;
+        tokenizer *u = convert_unigram(VARIANT, strcmp(files[i].scheme, "always") == 0);
+        int same = !u == !!files[i].wrong && (u || strstr(error_text, files[i].wrong));
+        if (!same) fprintf(stderr, "unigram, case %d: %s\n", (int)i, error_text);
+        CHECK(same && (!u || !strstr(notes_text, "llama.cpp")));
+        tokenizer_close(u);
+    }
+    write_file(VARIANT, tie, sizeof tie - 1);
+    tokenizer *u = convert_unigram(VARIANT, 0);
+    CHECK(u && count(notes_text, "equally good") == 1);
+    tokenizer_close(u);
+    remove(VARIANT);
+    free(text);
+    GROUP("unigrams of tokenizer.json");
+}
+
 static void test_tokenizers(void) {
     static const struct {
         const char *name, *wrong; /* NULL = is converted */
@@ -569,8 +724,11 @@ static void test_tokenizers(void) {
                  {"han.json", "no name"},
                  {"metaspace.json", "Hello"},
                  {"spm_bpe_nmt.model", "Hello"},
-                 {"unigram.json", "unigram"},
-                 {"spm_unigram.model", "unigram"}};
+                 {"unigram.json", "Hello"},
+                 {"spm_unigram.model", NULL},
+                 {"spm_unigram_bytes.model", NULL},
+                 {"tiny/tiny_unigram.model", "cuts ''"},
+                 {"tiny/tiny_unigram.json", "another way"}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         tokenizer_error error;
         arguments a;
@@ -597,12 +755,6 @@ static void test_tokenizers(void) {
         tokenizer_close(u);
     }
     GROUP("tokenizers");
-}
-
-static void write_file(const char *path, const void *data, size_t size) {
-    FILE *f = fopen(path, "wb");
-    CHECK(f && fwrite(data, 1, size, f) == size);
-    CHECK(f && fclose(f) == 0);
 }
 
 static inline void copy_file(const char *from, const char *to) {
@@ -1026,6 +1178,8 @@ int main(void) {
     test_split();
     test_types();
     test_tokenizers();
+    test_sentencepiece_unigrams();
+    test_json_unigrams();
     test_newer_llama();
     test_directory();
     test_own_head();

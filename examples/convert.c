@@ -1110,6 +1110,19 @@ static int put_vocabulary(conversion *c, const tokenizer *t) {
     return 1;
 }
 
+/* Tokens that decode alike are no error, but llama.cpp looks each up by its text and counts them. */
+static void note_same_text(const conversion *c, const tokenizer *t) {
+    int id, size, first;
+    for (id = 0; id < tokenizer_vocab_size(t) && id < c->config->vocab_size; id++) {
+        const char *text = tokenizer_piece(t, id, &size);
+        first = size > 0 ? tokenizer_find(t, text, (size_t)size) : id;
+        if (first == id) continue;
+        note(c, "llama.cpp will refuse this file: tokens %d and %d have the same text, '%.*s'",
+             first, id, size < 60 ? size : 60, text);
+        return;
+    }
+}
+
 /* The first token of a type that has at most so many characters; -1 = there is none. */
 static int find_type(const tokenizer *t, int type, int most) {
     int id, size, i, n;
@@ -1333,6 +1346,7 @@ static int put_tokenizer(conversion *c, tokenizer **t) {
     if (tokenizer_vocab_size(*t) > c->config->vocab_size)
         note(c, "of the tokenizer's %d tokens only %d are the model's", tokenizer_vocab_size(*t),
              c->config->vocab_size);
+    note_same_text(c, *t);
     if (unigram) note_unigram(c, *t);
     if (!put_vocabulary(c, *t)) return 0;
     if (tokenizer_bos(*t) < 0)

@@ -660,8 +660,8 @@ static void test_sentencepiece_unigrams(void) {
     GROUP("unigrams of SentencePiece: the same ids, the keys of the gguf package, notes");
 }
 
-/* unigram.json with other steps before its model.  Two cuts of "abc" are equally good: one in double, the other in
- * float. */
+/* unigram.json with other steps before its model.  Then two cuts of "abc" that are equally good: one in double, the
+ * other in float; and text that looks like a byte's token, in a model that has none. */
 static void test_json_unigrams(void) {
     static const char space[] =
         "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\","
@@ -670,7 +670,7 @@ static void test_json_unigrams(void) {
                               "\"decoder\":null,\"model\":{\"type\":"
                               "\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"abc\",-100],["
                               "\"a\",-3.25],[\"bc\",-7.05],"
-                              "[\"ab\",-5.95],[\"c\",-4.35]]}}";
+                              "[\"ab\",-5.95],[\"c\",-4.35],[\"<0x0A>\",-5]]}}";
     static const struct {
         const char *normalizer, *scheme, *wrong; /* NULL = is converted */
     } files[] = {{"null", "always", NULL},

@@ -968,7 +968,7 @@ static void put_token_id(conversion *c, const char *key, int id) {
 /* llama2.c's file writes spaces as they are, and names with line feeds around them. */
 static int llama2c_piece(const tokenizer *t, int id, char *out, size_t room) {
     static const char *const names[3] = {"<unk>", "<s>", "</s>"};
-    int size, i, n = 0;
+    int size = 0, i, n = 0;
     const char *text = tokenizer_piece(t, id, &size);
     if (id < 3) return snprintf(out, room, "%s", names[id]);
     for (i = 0; i < size && (size_t)n + 3 <= room; i++) {
@@ -1112,7 +1112,7 @@ static int put_vocabulary(conversion *c, const tokenizer *t) {
 
 /* Tokens that decode alike are no error, but llama.cpp looks each up by its text and counts them. */
 static void note_same_text(const conversion *c, const tokenizer *t) {
-    int id, size, first;
+    int id, size = 0, first;
     for (id = 0; id < tokenizer_vocab_size(t) && id < c->config->vocab_size; id++) {
         const char *text = tokenizer_piece(t, id, &size);
         first = size > 0 ? tokenizer_find(t, text, (size_t)size) : id;
@@ -1125,7 +1125,7 @@ static void note_same_text(const conversion *c, const tokenizer *t) {
 
 /* The first token of a type that has at most so many characters; -1 = there is none. */
 static int find_type(const tokenizer *t, int type, int most) {
-    int id, size, i, n;
+    int id, size = 0, i, n;
     for (id = 0; id < tokenizer_vocab_size(t); id++) {
         const char *text = tokenizer_piece(t, id, &size);
         for (i = n = 0; i < size; i++) n += ((unsigned char)text[i] & 0xC0) != 0x80;

@@ -2450,11 +2450,12 @@ static int tfi_widest_input(const transformer_config *c) {
 }
 
 /* Memory for a quantised matrix of so many columns: TFI_BLOCK_BYTES, or 4 rows as float32 if that is
- * more, and the sums that wait for a cut along k. */
+ * more, the sums that wait for a cut along k, and a token. */
 static size_t tfi_block_scratch(int cols) {
     size_t rows = tfi_times(4 * sizeof(float), (size_t)tfi_round_up(cols, TFI_UNIT_COLS));
     size_t sums = (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
-    return sums + (rows > (size_t)TFI_BLOCK_BYTES ? rows : (size_t)TFI_BLOCK_BYTES);
+    size_t token = tfi_act_bytes(TFI_ACT_INT8, cols);
+    return sums + token + (rows > (size_t)TFI_BLOCK_BYTES ? rows : (size_t)TFI_BLOCK_BYTES);
 }
 
 static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model *m, int batch) {
@@ -5267,11 +5268,11 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  Rows lie w_stride
  * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
- * are in out. */
+ * are in out.  `soon` is a row that will be needed from second-level cache. */
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
-    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(const TFI_W *w0, size_t w_stride,           \
-                                                       const TFI_X_ELEMENT *x, int k, float *out,  \
-                                                       size_t out_stride, int apart, int more) {   \
+    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
+        const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
+        size_t out_stride, int apart, int more, const TFI_W *soon) {                               \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
         int i = 0;                                                                                 \
@@ -5280,6 +5281,7 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
         TFI_R4(LIST, TFI_ZERO)                                                                     \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
             LIST(TFI_LOAD_X, 0)                                                                    \
+            TFI_PREFETCH(soon + i, 2);                                                             \
             w = TFI_W_LOAD(w0 + i);                                                                \
             LIST(TFI_MAC, 0)                                                                       \
             w = TFI_W_LOAD(w1 + i);                                                                \
@@ -5345,31 +5347,37 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
  * out.  A block of weights that fits the second-level cache meets every panel before the next is
  * read: each weight comes from memory once.  Few tokens take all columns of a row, rows in four long
  * streams through memory, which prefetchers follow best. */
-#define TFI_DEFINE_DRIVER(type, TILES)                                                             \
-    static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
-                                                const void *panels, int n, int k, float *out,      \
-                                                size_t out_stride) {                               \
-        const TFI_W *w = (const TFI_W *)weights;                                                   \
-        const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
-        const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                    \
-        const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                \
-        const int span = few ? tfi_max(k, 1) : TFI_CUT, far = 2 * TFI_BLOCK_BYTES;                 \
-        const int ask = k > TFI_CUT && !few && (int64_t)n * k > far;                               \
-        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                            \
-        if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                 \
-        if (few) block = tfi_max(groups, 1);                                                       \
-        for (int first = 0; first < groups; first += block)                                        \
-            for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */     \
-                for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
-                    int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);      \
-                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                      \
-                    const TFI_X_ELEMENT *next = NULL;                                              \
-                    float *to = out + (size_t)t0 * out_stride;                                     \
-                    if (ask && n - t0 >= 2 * TFI_TILE)                                             \
-                        next = x + (size_t)TFI_TILE * (size_t)(unit + from);                       \
-                    switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
-                }                                                                                  \
-        TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);          \
+#define TFI_DEFINE_DRIVER(type, TILES)                                                               \
+    static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,      \
+                                                const void *panels, int n, int k, float *out,        \
+                                                size_t out_stride) {                                 \
+        const TFI_W *w = (const TFI_W *)weights;                                                     \
+        const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                    \
+        const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                      \
+        const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                  \
+        const int span = few ? tfi_max(k, 1) : TFI_CUT, far = 2 * TFI_BLOCK_BYTES;                   \
+        const int ask = k > TFI_CUT && !few && (int64_t)n * k > far;                                 \
+        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                              \
+        if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                   \
+        if (few) block = tfi_max(groups, 1);                                                         \
+        for (int first = 0; first < groups; first += block)                                          \
+            for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */       \
+                for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                           \
+                    int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);        \
+                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                        \
+                    const TFI_X_ELEMENT *next = NULL;                                                \
+                    float *to = out + (size_t)t0 * out_stride;                                       \
+                    /* the rows of the block after this one, a row to a tile as long as they last */ \
+                    const int below = from + span >= k, late = tfi_min(groups, end + block) - end;   \
+                    const int n_soon = few ? 0 : below ? 4 * late : 4 * (end - first);               \
+                    const TFI_W *soon = w + (size_t)(4 * (below ? end : first)) * w_stride;          \
+                    int asked = t0 / TFI_TILE * (end - first);                                       \
+                    soon += below ? 0 : stop;                                                        \
+                    if (ask && n - t0 >= 2 * TFI_TILE)                                               \
+                        next = x + (size_t)TFI_TILE * (size_t)(unit + from);                         \
+                    switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                               \
+                }                                                                                    \
+        TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);            \
     }
 /* The same without tiles. */
 #define TFI_DEFINE_PLAIN_DRIVER(type)                                                              \
@@ -5384,9 +5392,13 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
     case T:                                                                                        \
         for (int g = first; g < end; g++) {                                                        \
             TFI_K(ask_##type)(next ? next + (g - first) * TFI_ASK : NULL);                         \
-            for (int i = from; i == from || i < stop; i += TFI_CUT) TFI_K(tile##T##_##type)        \
-            (w + (size_t)(g * step) * w_stride + i, (size_t)apart * w_stride, x + (size_t)i * T,   \
-             tfi_min(TFI_CUT, stop - i), to + g * step, out_stride, apart, i > 0);                 \
+            for (int i = from; i == from || i < stop; i += TFI_CUT) {                              \
+                const TFI_W *row = w + (size_t)(g * step) * w_stride + i;                          \
+                TFI_K(tile##T##_##type)                                                            \
+                (row, (size_t)apart * w_stride, x + (size_t)i * T, tfi_min(TFI_CUT, stop - i),     \
+                 to + g * step, out_stride, apart, i > 0,                                          \
+                 asked < n_soon ? soon + (size_t)asked++ * w_stride : row);                        \
+            }                                                                                      \
         }                                                                                          \
         break;
 #define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
@@ -5730,6 +5742,7 @@ typedef struct {
 #define TFI_BLOCK_TILE(T)                                                                          \
     TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R2, TFI_BLOCK_MACS2, TFI_BLOCK_DONE2)
 #endif
+TFI_BLOCK_TILE(1)
 TFI_BLOCK_TILE(2)
 TFI_BLOCK_TILE(3)
 #undef TFI_BLOCK_TILE
@@ -5738,9 +5751,10 @@ TFI_BLOCK_TILE(3)
  * stay in registers, and to store them after every unit costs as much as a quarter of its products. */
 static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(tfi_block_part p, const tfi_format *f) {
     for (int t = 0, end = p.tokens; t < end;) {
-        const int count = end - t == 2 || end - t == 4 ? 2 : 3;
-        if (count == 2) TFI_K(block_tiles2)(&p, !!f->bias, f->groups);
-        else TFI_K(block_tiles3)(&p, !!f->bias, f->groups);
+        const int count = end - t == 4 ? 2 : tfi_min(end - t, 3);
+        (count == 1   ? TFI_K(block_tiles1)
+         : count == 2 ? TFI_K(block_tiles2)
+                      : TFI_K(block_tiles3))(&p, !!f->bias, f->groups);
         t += count, p.x += count * TFI_VECTOR, p.sums += count * TFI_LANES;
         if (p.out) p.out += (size_t)count * p.out_stride;
     }
@@ -6073,6 +6087,20 @@ static TFI_TARGET void TFI_K(block_sums)(const float *sums, int rows, int tokens
                 V_SUM(V_LOAD(sums + r * width + t * TFI_LANES));
 }
 
+/* A token that was packed alone, in the order of a panel. */
+static TFI_TARGET const unsigned char *TFI_K(one_token)(const unsigned char *x, int units,
+                                                        unsigned char *panel) {
+    unsigned char *to = panel;
+    for (; units > 0; units--, x += TFI_UNIT_X * TFI_VECTOR, to += TFI_UNIT_X * TFI_VECTOR) {
+        for (const unsigned char *from = x; from < x + 8 * TFI_VECTOR; from += 4 * TFI_VECTOR)
+            TFI_K(transpose)
+        (D_LOAD(from), D_LOAD(from + TFI_VECTOR), D_LOAD(from + 2 * TFI_VECTOR),
+         D_LOAD(from + 3 * TFI_VECTOR), to + (from - x), TFI_VECTOR);
+        memcpy(to + 8 * TFI_VECTOR, x + 8 * TFI_VECTOR, (TFI_UNIT_X - 8) * TFI_VECTOR);
+    }
+    return panel;
+}
+
 /* See tfi_kernels.blocks.  Some rows at a time are unpacked, then meet all tokens; a cut along k
  * keeps a panel's part in first-level cache meanwhile.  A panel of one token meets them packed. */
 static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
@@ -6082,7 +6110,9 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
     int most = n == 1 ? TFI_BLOCK_MOST : n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
-    float *sums = (float *)(void *)(unpacked + (n == 1 ? 0 : w_row * (size_t)most));
+    unsigned char *after = unpacked + (n == 1 ? 0 : w_row * (size_t)most);
+    unsigned char *token = after + (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
+    float *sums = (float *)(void *)after;
     for (int first = 0; first < rows; first += most, w += (size_t)most * w_bytes) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
         if (n > 1) {
@@ -6094,22 +6124,20 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
             const unsigned char *x =
                 (const unsigned char *)panels + (size_t)t0 * tfi_act_bytes(TFI_ACT_INT8, k);
             float *to = out + (size_t)t0 * out_stride + first;
+            tfi_block_part p = {NULL, NULL, w_row, tokens, 0, NULL, 0, NULL, out_stride};
             int summed = 0; /* rows */
-            if (tokens == 1) TFI_K(rows)(f, w, w_bytes, count, k / 32, x, sums, NULL);
-            for (int u = 0; tokens > 1 && (u == 0 || u < units); u += cut)
+            if (tokens == 1 && n > 1) x = TFI_K(one_token)(x, units, token);
+            if (n == 1) TFI_K(rows)(f, w, w_bytes, count, k / 32, x, sums, NULL);
+            for (int u = 0; n > 1 && (u == 0 || u < units); u += cut)
                 for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) {
-                    const int whole = TFI_HELD && u + cut >= units && r + 4 <= count;
-                    const tfi_block_part p = {unpacked + (size_t)r * w_row + (size_t)u * w_unit,
-                                              x + (size_t)(u * tokens * TFI_UNIT_X) * TFI_VECTOR,
-                                              w_row,
-                                              tokens,
-                                              tfi_min(cut, units - u),
-                                              sums + r * tokens * TFI_LANES,
-                                              u > 0,
-                                              whole ? to + r : NULL,
-                                              out_stride};
-                    if (whole) summed = r + 4;
+                    p.w = unpacked + (size_t)r * w_row + (size_t)u * w_unit;
+                    p.x = x + (size_t)(u * tokens * TFI_UNIT_X) * TFI_VECTOR;
+                    p.units = tfi_min(cut, units - u), p.more = u > 0;
+                    p.sums = sums + r * tokens * TFI_LANES;
+                    if (TFI_HELD && u + cut >= units && r + 4 <= count)
+                        p.out = to + r, summed = r + 4;
                     TFI_K(block_tiles)(p, f);
+                    p.out = NULL;
                 }
             TFI_K(block_sums)
             (sums + summed * tokens * TFI_LANES, count - summed, tokens, to + summed, out_stride);

@@ -671,6 +671,10 @@ static void test_json_unigrams(void) {
                               "\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"abc\",-100],["
                               "\"a\",-3.25],[\"bc\",-7.05],"
                               "[\"ab\",-5.95],[\"c\",-4.35],[\"<0x0A>\",-5]]}}";
+    static const char bytes[] =
+        "{\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\","
+        "\"add_prefix_space\":false,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"},"
+        "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"a\",-1]]}}";
     static const struct {
         const char *normalizer, *scheme, *wrong; /* NULL = is converted */
     } files[] = {{"null", "always", NULL},
@@ -699,6 +703,10 @@ static void test_json_unigrams(void) {
     write_file(VARIANT, tie, sizeof tie - 1);
     tokenizer *u = convert_unigram(VARIANT, 0);
     CHECK(u && count(notes_text, "equally good") == 1 && count(notes_text, "note") == 1);
+    tokenizer_close(u);
+    write_file(VARIANT, bytes, sizeof bytes - 1);
+    u = convert_unigram(VARIANT, 0);
+    CHECK(!u && strstr(error_text, "a unigram of bytes") != NULL);
     tokenizer_close(u);
     remove(VARIANT);
     free(text);

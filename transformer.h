@@ -833,7 +833,7 @@ enum {
     TFI_KEY_BLOCK = 64,        /* keys per step of attention; caches hold whole blocks */
     TFI_HEAD_BLOCK = 256,      /* vocabulary rows per step of the head */
     TFI_BLOCK_BYTES = 3 << 17, /* weights that stay in second-level cache while all tokens pass */
-    TFI_AHEAD_BYTES = 1 << 13, /* how far before its use a quantised weight is asked for */
+    TFI_AHEAD_BYTES = 1 << 11, /* how far before its use a weight from memory is asked for */
     TFI_CUT_BYTES = 4096, /* of each token that stay in first-level cache while the rows pass */
     TFI_CUT_ROWS = 96     /* rows of weights that meet all tokens before the next cut */
 };
@@ -5268,11 +5268,16 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  Rows lie w_stride
  * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
- * are in out.  `soon` is a row that will be needed from second-level cache. */
+ * are in out.  A full tile asks for what will be needed from second-level cache, a little at every
+ * step since a burst would keep loads waiting: a row `soon` and a part of the `next` panel.  With
+ * few tokens the rows come from memory, and are asked for some steps ahead. */
+#define TFI_LOAD_W(T, r)                                                                           \
+    if (T < TFI_TILE) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);        \
+    w = TFI_W_LOAD(w##r + i);
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
-        size_t out_stride, int apart, int more, const TFI_W *soon) {                               \
+        size_t out_stride, int apart, int more, const TFI_W *soon, const TFI_X_ELEMENT *next) {    \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
         int i = 0;                                                                                 \
@@ -5281,14 +5286,17 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
         TFI_R4(LIST, TFI_ZERO)                                                                     \
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
             LIST(TFI_LOAD_X, 0)                                                                    \
-            TFI_PREFETCH(soon + i, 2);                                                             \
-            w = TFI_W_LOAD(w0 + i);                                                                \
+            if (T == TFI_TILE) {                                                                   \
+                TFI_PREFETCH(soon + i, 2);                                                         \
+                TFI_PREFETCH(next + i / TFI_ASK, 2);                                               \
+            }                                                                                      \
+            TFI_LOAD_W(T, 0)                                                                       \
             LIST(TFI_MAC, 0)                                                                       \
-            w = TFI_W_LOAD(w1 + i);                                                                \
+            TFI_LOAD_W(T, 1)                                                                       \
             LIST(TFI_MAC, 1)                                                                       \
-            w = TFI_W_LOAD(w2 + i);                                                                \
+            TFI_LOAD_W(T, 2)                                                                       \
             LIST(TFI_MAC, 2)                                                                       \
-            w = TFI_W_LOAD(w3 + i);                                                                \
+            TFI_LOAD_W(T, 3)                                                                       \
             LIST(TFI_MAC, 3)                                                                       \
         }                                                                                          \
         if (i < k) {                                                                               \
@@ -5305,6 +5313,9 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
         LIST(TFI_STORE_SUMS, 0)                                                                    \
     }
 
+/* The part of the next panel that a tile asks for: a panel meets TFI_CUT_ROWS rows before it, and
+ * many long panels come from third-level cache or memory. */
+#define TFI_ASK (TFI_CUT_ROWS / 4 / TFI_TILE)
 /* Rows that fill no tile, first .. rows - 1, each by itself in the tiles' order: TFI_CUT columns at
  * a time. */
 #define TFI_CUT (TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT))
@@ -5334,50 +5345,44 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
             }                                                                                      \
         }                                                                                          \
     }
-/* While a panel meets a block of rows, every tile asks for a part of the next panel: many long ones
- * come from third-level cache or memory. */
-#define TFI_ASK (4 * TFI_TILE * TFI_CUT / TFI_CUT_ROWS)
-#define TFI_DEFINE_ASK(type)                                                                       \
-    static TFI_INLINE void TFI_K(ask_##type)(const TFI_X_ELEMENT *next) {                          \
-        const int line = TFI_ALIGN / (int)sizeof(TFI_X_ELEMENT);                                   \
-        for (int i = 0; next && i < TFI_ASK; i += line) TFI_PREFETCH(next + i, 2);                 \
-    }
 /* All rows and tokens of a product.  Each sum is taken over TFI_CUT columns at a time, so few that a
  * panel's part of them stays in first-level cache while rows pass, and added to the older ones in
  * out.  A block of weights that fits the second-level cache meets every panel before the next is
  * read: each weight comes from memory once.  Few tokens take all columns of a row, rows in four long
  * streams through memory, which prefetchers follow best. */
-#define TFI_DEFINE_DRIVER(type, TILES)                                                               \
-    static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,      \
-                                                const void *panels, int n, int k, float *out,        \
-                                                size_t out_stride) {                                 \
-        const TFI_W *w = (const TFI_W *)weights;                                                     \
-        const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                    \
-        const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                      \
-        const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                  \
-        const int span = few ? tfi_max(k, 1) : TFI_CUT, far = 2 * TFI_BLOCK_BYTES;                   \
-        const int ask = k > TFI_CUT && !few && (int64_t)n * k > far;                                 \
-        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                              \
-        if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                   \
-        if (few) block = tfi_max(groups, 1);                                                         \
-        for (int first = 0; first < groups; first += block)                                          \
-            for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */       \
-                for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                           \
-                    int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);        \
-                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                        \
-                    const TFI_X_ELEMENT *next = NULL;                                                \
-                    float *to = out + (size_t)t0 * out_stride;                                       \
-                    /* the rows of the block after this one, a row to a tile as long as they last */ \
-                    const int below = from + span >= k, late = tfi_min(groups, end + block) - end;   \
-                    const int n_soon = few ? 0 : below ? 4 * late : 4 * (end - first);               \
-                    const TFI_W *soon = w + (size_t)(4 * (below ? end : first)) * w_stride;          \
-                    int asked = t0 / TFI_TILE * (end - first);                                       \
-                    soon += below ? 0 : stop;                                                        \
-                    if (ask && n - t0 >= 2 * TFI_TILE)                                               \
-                        next = x + (size_t)TFI_TILE * (size_t)(unit + from);                         \
-                    switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                               \
-                }                                                                                    \
-        TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);            \
+#define TFI_DEFINE_DRIVER(type, TILES)                                                             \
+    static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
+                                                const void *panels, int n, int k, float *out,      \
+                                                size_t out_stride) {                               \
+        const TFI_W *w = (const TFI_W *)weights;                                                   \
+        const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
+        const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                    \
+        const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                \
+        const int span = few ? tfi_max(k, 1) : TFI_CUT, far = 2 * TFI_BLOCK_BYTES;                 \
+        const int ask = k > TFI_CUT && !few && (int64_t)n * k > far;                               \
+        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                            \
+        if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                 \
+        if (few) block = tfi_max(groups, 1);                                                       \
+        for (int first = 0; first < groups; first += block)                                        \
+            for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */     \
+                for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
+                    int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);      \
+                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                      \
+                    const TFI_X_ELEMENT *next = NULL;                                              \
+                    float *to = out + (size_t)t0 * out_stride;                                     \
+                    /* the last tiles ask for the block after this one, a row each */              \
+                    const int below = from + span >= k, late = tfi_min(groups, end + block) - end; \
+                    const int n_soon = few ? 0 : below ? 4 * late : 4 * (end - first);             \
+                    const TFI_W *soon = w + (size_t)(4 * (below ? end : first)) * w_stride;        \
+                    int asked = t0 / TFI_TILE * (end - first),                                     \
+                        tiles = n / TFI_TILE * (end - first);                                      \
+                    asked -= tfi_max(0, tiles - n_soon);                                           \
+                    soon += below ? 0 : stop;                                                      \
+                    if (ask && n - t0 >= 2 * TFI_TILE)                                             \
+                        next = x + (size_t)TFI_TILE * (size_t)(unit + from);                       \
+                    switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
+                }                                                                                  \
+        TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);          \
     }
 /* The same without tiles. */
 #define TFI_DEFINE_PLAIN_DRIVER(type)                                                              \
@@ -5391,14 +5396,15 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 #define TFI_TILE_CASE(type, T)                                                                     \
     case T:                                                                                        \
         for (int g = first; g < end; g++) {                                                        \
-            TFI_K(ask_##type)(next ? next + (g - first) * TFI_ASK : NULL);                         \
             for (int i = from; i == from || i < stop; i += TFI_CUT) {                              \
                 const TFI_W *row = w + (size_t)(g * step) * w_stride + i;                          \
                 TFI_K(tile##T##_##type)                                                            \
                 (row, (size_t)apart * w_stride, x + (size_t)i * T, tfi_min(TFI_CUT, stop - i),     \
                  to + g * step, out_stride, apart, i > 0,                                          \
-                 asked < n_soon ? soon + (size_t)asked++ * w_stride : row);                        \
+                 asked >= 0 && asked < n_soon ? soon + (size_t)asked * w_stride : row,             \
+                 next ? next + (g - first) * (TFI_CUT / TFI_ASK) : x);                             \
             }                                                                                      \
+            asked++;                                                                               \
         }                                                                                          \
         break;
 #define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
@@ -5410,7 +5416,6 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
     TFI_DEFINE_TILE(tile1_##type, 1, TFI_T1)                                                       \
     TFI_DEFINE_TILE(tile2_##type, 2, TFI_T2)                                                       \
     TFI_DEFINE_TILE(tile3_##type, 3, TFI_T3)                                                       \
-    TFI_DEFINE_ASK(type)                                                                           \
     TFI_DEFINE_DRIVER(type, TFI_TILES3)
 #define TFI_MATMUL6(type)                                                                          \
     TFI_DEFINE_SINGLES(type)                                                                       \
@@ -5420,7 +5425,6 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
     TFI_DEFINE_TILE(tile4_##type, 4, TFI_T4)                                                       \
     TFI_DEFINE_TILE(tile5_##type, 5, TFI_T5)                                                       \
     TFI_DEFINE_TILE(tile6_##type, 6, TFI_T6)                                                       \
-    TFI_DEFINE_ASK(type)                                                                           \
     TFI_DEFINE_DRIVER(type, TFI_TILES6)
 #endif
 
@@ -6008,20 +6012,22 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
 }
 
 /* Rows of n blocks of a type known to the compiler: times one token if there is one, or unpacked.
+ * Row r is number r / 4 of the r % 4-th of four streams, which lie `apart` bytes from each other.
  * What lies beyond a row's last block is not read: an incomplete unit is copied between zeros. */
 static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const unsigned char *w,
-                                                    size_t w_bytes, int rows, int n,
+                                                    size_t apart, size_t step, int rows, int n,
                                                     const unsigned char *token, float *sums,
                                                     unsigned char *unpacked) {
     enum { WIDE = TFI_LANES < 8 ? 8 : TFI_LANES };
     const int per = f->block / 32, unit = TFI_LANES * f->size / per;
     unsigned char copy[WIDE * 34], digits[WIDE * 32]; /* 34: the most bytes per 32 columns */
     TFI_V scales[4];
-    for (int r = 0; r < rows; r++, w += w_bytes, sums += TFI_LANES) {
+    for (int r = 0; r < rows; r++, sums += TFI_LANES) {
         const unsigned char *x = token;
+        const unsigned char *row = w + (size_t)(r % 4) * apart + (size_t)(r / 4) * step;
         TFI_V sum = V_SET(0.0f);
         for (int b = 0; b < n; b += TFI_LANES) {
-            const unsigned char *src = w + (size_t)(b / per) * (size_t)f->size, *codes;
+            const unsigned char *src = row + (size_t)(b / per) * (size_t)f->size, *codes;
             const int first = TFI_LANES < 8 ? b % per : 0;
             for (int i = 0; i < unit; i += 64) TFI_PREFETCH(src + TFI_AHEAD_BYTES + i, 3);
             if (n - b < TFI_LANES) {
@@ -6051,20 +6057,22 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
 
 #define TFI_DEFINE_ROWS(type, block, size, alignment, scale_at, bias, groups, function)            \
     static TFI_TARGET TFI_NOINLINE void TFI_K(rows_##type)(                                        \
-        const unsigned char *w, size_t w_bytes, int rows, int n, const unsigned char *token,       \
-        float *sums, unsigned char *unpacked) {                                                    \
+        const unsigned char *w, size_t apart, size_t step, int rows, int n,                        \
+        const unsigned char *token, float *sums, unsigned char *unpacked) {                        \
         const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
                               scale_at,           bias, groups, NULL};                             \
-        if (token) TFI_K(block_rows)(&f, w, w_bytes, rows, n, token, sums, NULL);                  \
-        else TFI_K(block_rows)(&f, w, w_bytes, rows, n, NULL, NULL, unpacked);                     \
+        if (token) TFI_K(block_rows)(&f, w, apart, step, rows, n, token, sums, NULL);              \
+        else TFI_K(block_rows)(&f, w, apart, step, rows, n, NULL, NULL, unpacked);                 \
     }
 #define TFI_ROWS_CASE(type, block, size, alignment, scale_at, bias, groups, function)              \
-    case TRANSFORMER_##type: TFI_K(rows_##type)(w, w_bytes, rows, n, token, sums, unpacked); break;
+    case TRANSFORMER_##type:                                                                       \
+        TFI_K(rows_##type)(w, apart, step, rows, n, token, sums, unpacked);                        \
+        break;
 TFI_QUANTISED(TFI_DEFINE_ROWS)
 
-static TFI_TARGET void TFI_K(rows)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
-                                   int rows, int n, const unsigned char *token, float *sums,
-                                   unsigned char *unpacked) {
+static TFI_TARGET void TFI_K(rows)(const tfi_format *f, const unsigned char *w, size_t apart,
+                                   size_t step, int rows, int n, const unsigned char *token,
+                                   float *sums, unsigned char *unpacked) {
     switch (f->dtype) { TFI_QUANTISED(TFI_ROWS_CASE) }
 }
 #undef TFI_DEFINE_ROWS
@@ -6101,24 +6109,46 @@ static TFI_TARGET const unsigned char *TFI_K(one_token)(const unsigned char *x, 
     return panel;
 }
 
+/* One token: the rows come from memory in four long streams, as for the tiles above. */
+static TFI_TARGET void TFI_K(blocks_1)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
+                                       int rows, const unsigned char *x, int n, float *out,
+                                       float *sums) {
+    const int groups = rows / 4, rest = rows % 4;
+    float four[TFI_BLOCK_MOST];
+    for (int first = 0, count; first < groups; first += count) {
+        count = tfi_min(TFI_BLOCK_MOST / 4, groups - first);
+        TFI_K(rows)
+        (f, w + (size_t)first * w_bytes, (size_t)groups * w_bytes, w_bytes, 4 * count, n, x, sums,
+         NULL);
+        TFI_K(block_sums)(sums, 4 * count, 1, four, 0);
+        for (int r = 0; r < 4 * count; r++) out[r % 4 * groups + first + r / 4] = four[r];
+    }
+    w += (size_t)(rows - rest) * w_bytes;
+    TFI_K(rows)(f, w, w_bytes, 0, rest, n, x, sums, NULL);
+    TFI_K(block_sums)(sums, rest, 1, out + (rows - rest), 0);
+}
+
 /* See tfi_kernels.blocks.  Some rows at a time are unpacked, then meet all tokens; a cut along k
- * keeps a panel's part in first-level cache meanwhile.  A panel of one token meets them packed. */
+ * keeps a panel's part in first-level cache meanwhile. */
 static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
                                      int rows, const void *panels, int n, int k, float *out,
                                      size_t out_stride, void *scratch) {
     int units = (k + 32 * TFI_LANES - 1) / (32 * TFI_LANES), cut = TFI_BLOCK_CUT / (32 * TFI_LANES);
     size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
-    int most = n == 1 ? TFI_BLOCK_MOST : n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
+    int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
-    unsigned char *after = unpacked + (n == 1 ? 0 : w_row * (size_t)most);
+    unsigned char *after = unpacked + w_row * (size_t)most;
     unsigned char *token = after + (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
     float *sums = (float *)(void *)after;
+    if (n == 1) {
+        const unsigned char *x = (const unsigned char *)panels;
+        TFI_K(blocks_1)(f, w, w_bytes, rows, x, k / 32, out, (float *)scratch);
+        return;
+    }
     for (int first = 0; first < rows; first += most, w += (size_t)most * w_bytes) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
-        if (n > 1) {
-            TFI_K(rows)(f, w, w_bytes, count, k / 32, NULL, NULL, unpacked);
-            memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
-        }
+        TFI_K(rows)(f, w, w_bytes, 4 * w_bytes, count, k / 32, NULL, NULL, unpacked);
+        memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
         for (int t0 = 0; t0 < n; t0 += TFI_TILE) {
             int tokens = tfi_min(TFI_TILE, n - t0);
             const unsigned char *x =
@@ -6126,9 +6156,8 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
             float *to = out + (size_t)t0 * out_stride + first;
             tfi_block_part p = {NULL, NULL, w_row, tokens, 0, NULL, 0, NULL, out_stride};
             int summed = 0; /* rows */
-            if (tokens == 1 && n > 1) x = TFI_K(one_token)(x, units, token);
-            if (n == 1) TFI_K(rows)(f, w, w_bytes, count, k / 32, x, sums, NULL);
-            for (int u = 0; n > 1 && (u == 0 || u < units); u += cut)
+            if (tokens == 1) x = TFI_K(one_token)(x, units, token);
+            for (int u = 0; u == 0 || u < units; u += cut)
                 for (int r = 0; r < padded; r += TFI_BLOCK_ROWS) {
                     p.w = unpacked + (size_t)r * w_row + (size_t)u * w_unit;
                     p.x = x + (size_t)(u * tokens * TFI_UNIT_X) * TFI_VECTOR;

@@ -19,7 +19,7 @@
  * THE TEMPLATE LANGUAGE is the part of Jinja (version 3.1, as Hugging Face transformers sets it up:
  * trim_blocks, lstrip_blocks, break and continue, generation blocks) that chat templates use:
  *   statements   for (else, if, unpacking), if elif else, set (also of a block, of an attribute
- *                of a namespace), macro, break, continue, generation
+ *                of a namespace), macro, call, filter, break, continue, generation
  *   expressions  everything but the percent formatting of strings; integers have 64 bits
  *   filters, tests, methods, functions   those in the tables at chi_filters, chi_tests,
  *                chi_methods, chi_functions
@@ -186,6 +186,11 @@ static int chi_is(chi_slice s, const char *word) {
     return s.size == strlen(word) && memcmp(s.text, word, s.size) == 0;
 }
 
+static chi_slice chi_slice_of_text(const char *text) {
+    chi_slice s = {text, strlen(text)};
+    return s;
+}
+
 static int chi_same(chi_slice a, chi_slice b) {
     return a.size == b.size && (a.size == 0 || memcmp(a.text, b.text, a.size) == 0);
 }
@@ -270,8 +275,7 @@ enum chi_kind {
     CHI_IF,       /* a condition, b body, c what else */
     CHI_FOR,      /* a targets, b iterable, c body, d else, e condition */
     CHI_SET,      /* a target, b value */
-    CHI_CAPTURE,  /* a target, b body */
-    CHI_MACRO,    /* text name, a parameters, b body */
+    CHI_MACRO,    /* text name, a parameters, b body; integer: 1 if it calls its caller */
     CHI_BREAK,    /**/
     CHI_CONTINUE, /**/
     CHI_SCOPE,    /* b body */
@@ -290,6 +294,9 @@ enum chi_kind {
     CHI_FILTER,    /* text name, a value, b arguments */
     CHI_TEST,      /* text name, a value, b arguments */
     CHI_KEYWORD,   /* text name, a value: an argument, or a parameter with a default */
+    CHI_STAR,      /* a list: arguments one by one */
+    CHI_WRITTEN,   /* b body: what it writes */
+    CHI_CALLER,    /* as CHI_MACRO, without a name: the body of a call block */
     CHI_NOT,       /* a */
     CHI_NEGATE,    /* a */
     CHI_PLUS,      /* a */
@@ -329,6 +336,7 @@ typedef struct chi_parser {
     int tag;               /* the character that opened the present tag: % or { */
     int brackets;          /* open ones, inside the tag */
     int depth;
+    int calls_caller; /* the macro at hand does */
     int token;
     chi_slice text; /* of the token; of strings what they stand for */
 } chi_parser;
@@ -537,13 +545,17 @@ static chi_slice chi_expect_name(chi_parser *p) {
 static chi_node *chi_expression(chi_parser *p);
 static chi_node *chi_unary(chi_parser *p, int with_filters);
 
-/* Items up to the closing bracket, separated by commas; keywords, if allowed, as name=value. */
+/* Items up to the closing bracket, separated by commas; if keywords are allowed, name=value and
+ * *list are items too. */
 static chi_node *chi_items(chi_parser *p, const char *close, int keywords, int *trailing) {
     chi_node *first = NULL, **last = &first;
     *trailing = 0;
     while (!p->failed && !chi_at_operator(p, close)) {
+        int star = keywords && chi_accept(p, "*");
         chi_node *item = chi_expression(p);
-        if (keywords && !p->failed && item->kind == CHI_NAME && chi_at_operator(p, "=")) {
+        if (star) {
+            item = chi_node2(p, CHI_STAR, item, NULL);
+        } else if (keywords && !p->failed && item->kind == CHI_NAME && chi_at_operator(p, "=")) {
             chi_next(p);
             item->kind = CHI_KEYWORD;
             item->a = chi_expression(p);
@@ -622,6 +634,7 @@ static chi_node *chi_name_or_constant(chi_parser *p) {
             node->kind = CHI_CONSTANT;
             node->integer = constants[i].value;
         }
+    p->calls_caller |= chi_is(p->text, "caller");
     chi_next(p);
     return node;
 }
@@ -705,17 +718,25 @@ static chi_node *chi_postfix(chi_parser *p, chi_node *node) {
     return node;
 }
 
+/* Does the argument of a test begin here?  Words that Jinja would take for one are refused. */
+static int chi_at_test_argument(chi_parser *p) {
+    static const char *const refused[] = {"is", "if", "not", "in"};
+    if (p->failed || chi_at_name(p, "else") || chi_at_name(p, "or") || chi_at_name(p, "and"))
+        return 0;
+    for (int i = 0; i < 4; i++)
+        if (chi_at_name(p, refused[i])) chi_syntax(p, "'%s' right after a test", refused[i]);
+    return p->token == CHI_T_NAME || p->token == CHI_T_STRING || p->token == CHI_T_INTEGER ||
+           p->token == CHI_T_NUMBER || chi_at_operator(p, "[") || chi_at_operator(p, "{");
+}
+
 /* value is [not] name, name(arguments) or name argument. */
 static chi_node *chi_test(chi_parser *p, chi_node *value) {
     int negated = chi_accept(p, "not");
     chi_slice name = chi_expect_name(p);
+    int brackets = chi_at_operator(p, "(");
     chi_node *test = chi_call(p, CHI_TEST, value, name);
-    int argument = p->token == CHI_T_STRING || p->token == CHI_T_INTEGER ||
-                   p->token == CHI_T_NUMBER || chi_at_operator(p, "[") || chi_at_operator(p, "{") ||
-                   (p->token == CHI_T_NAME && !chi_at_name(p, "else") && !chi_at_name(p, "or") &&
-                    !chi_at_name(p, "and") && !chi_at_name(p, "is") && !chi_at_name(p, "if") &&
-                    !chi_at_name(p, "not") && !chi_at_name(p, "in"));
-    if (!p->failed && test->b == NULL && argument) test->b = chi_postfix(p, chi_primary(p));
+    if (!brackets && chi_at_test_argument(p) && !p->failed)
+        test->b = chi_postfix(p, chi_primary(p));
     return negated ? chi_node2(p, CHI_NOT, test, NULL) : test;
 }
 
@@ -917,6 +938,25 @@ static chi_node *chi_for(chi_parser *p) {
     return node;
 }
 
+/* name | name(arguments) | ... of value. */
+static chi_node *chi_named_filters(chi_parser *p, chi_node *value) {
+    do {
+        chi_slice name = chi_expect_name(p);
+        value = chi_call(p, CHI_FILTER, value, name);
+    } while (!p->failed && chi_accept(p, "|"));
+    return value;
+}
+
+static chi_node *chi_filter(chi_parser *p) {
+    static const char *const ends[] = {"endfilter", NULL};
+    chi_node *written = chi_new(p, CHI_WRITTEN);
+    chi_node *node = chi_node2(p, CHI_PRINT, chi_named_filters(p, written), NULL);
+    chi_node *body = chi_body(p, ends);
+    chi_end(p, "endfilter");
+    if (written) written->b = body;
+    return node;
+}
+
 static chi_node *chi_set(chi_parser *p) {
     static const char *const ends[] = {"endset", NULL};
     chi_node *node = chi_new(p, CHI_SET), *target = chi_target(p, 1), *value;
@@ -924,29 +964,58 @@ static chi_node *chi_set(chi_parser *p) {
         value = chi_tuple(p);
         chi_end_of_tag(p);
     } else {
-        if (node) node->kind = CHI_CAPTURE;
-        value = chi_body(p, ends);
+        chi_node *written = chi_new(p, CHI_WRITTEN);
+        value = chi_accept(p, "|") ? chi_named_filters(p, written) : written;
+        chi_node *body = chi_body(p, ends);
         chi_end(p, "endset");
+        if (written) written->b = body;
     }
     if (p->failed) return NULL;
     node->a = target, node->b = value;
     return node;
 }
 
-static chi_node *chi_macro(chi_parser *p) {
-    static const char *const ends[] = {"endmacro", NULL};
-    int trailing;
-    chi_node *node = chi_new(p, CHI_MACRO), *body;
-    chi_expect_name(p);
-    chi_expect(p, "(");
-    chi_node *parameters = chi_items(p, ")", 1, &trailing);
+/* (parameters), the end of the tag and the body up to `end`, for the macro in node. */
+static void chi_macro_body(chi_parser *p, chi_node *node, const char *end) {
+    const char *ends[2] = {NULL, NULL};
+    int trailing, outer = p->calls_caller;
+    chi_node *parameters = node->a, *body;
+    ends[0] = end;
+    p->calls_caller = 0;
+    if (node->kind == CHI_MACRO) chi_expect(p, "(");
+    if (node->kind == CHI_MACRO) parameters = chi_items(p, ")", 1, &trailing);
     for (chi_node *x = parameters; x && !p->failed; x = x->next)
         if (x->kind != CHI_NAME && x->kind != CHI_KEYWORD) chi_syntax(p, "a parameter is no name");
     body = chi_body(p, ends);
-    chi_end(p, "endmacro");
-    if (p->failed) return NULL;
-    node->a = parameters, node->b = body;
+    chi_end(p, end);
+    if (p->failed) return;
+    node->a = parameters, node->b = body, node->integer = p->calls_caller;
+    p->calls_caller |= outer;
+}
+
+static chi_node *chi_macro(chi_parser *p) {
+    chi_node *node = chi_new(p, CHI_MACRO);
+    chi_expect_name(p);
+    if (!p->failed) chi_macro_body(p, node, "endmacro");
     return node;
+}
+
+/* call(parameters) macro(arguments): the body goes to the macro as an argument named caller. */
+static chi_node *chi_call_block(chi_parser *p) {
+    int trailing;
+    chi_node *caller = chi_new(p, CHI_CALLER), *argument = chi_node2(p, CHI_KEYWORD, caller, NULL);
+    if (chi_accept(p, "(") && caller) caller->a = chi_items(p, ")", 1, &trailing);
+    chi_node *call = chi_expression(p), **last;
+    if (p->failed) return NULL;
+    if (call->kind != CHI_CALL) {
+        chi_syntax(p, "a call block needs a call");
+        return NULL;
+    }
+    argument->text = chi_slice_of_text("caller");
+    for (last = &call->b; *last; last = &(*last)->next) continue;
+    *last = argument;
+    chi_macro_body(p, caller, "endcall");
+    return chi_node2(p, CHI_PRINT, call, NULL);
 }
 
 static chi_node *chi_flow(chi_parser *p, int kind) {
@@ -969,13 +1038,10 @@ static chi_node *chi_generation(chi_parser *p) {
 static const struct {
     const char *name;
     chi_node *(*parse)(chi_parser *);
-} chi_keywords[] = {{"if", chi_if},
-                    {"for", chi_for},
-                    {"set", chi_set},
-                    {"macro", chi_macro},
-                    {"break", chi_break},
-                    {"continue", chi_continue},
-                    {"generation", chi_generation}};
+} chi_keywords[] = {
+    {"if", chi_if},       {"for", chi_for},           {"set", chi_set},
+    {"macro", chi_macro}, {"call", chi_call_block},   {"filter", chi_filter},
+    {"break", chi_break}, {"continue", chi_continue}, {"generation", chi_generation}};
 
 static chi_node *chi_statement(chi_parser *p) {
     for (size_t i = 0; i < sizeof chi_keywords / sizeof chi_keywords[0]; i++)
@@ -1076,11 +1142,22 @@ enum chi_type {
     CHI_SEQUENCE,
     CHI_MAPPING,
     CHI_NAMESPACE,
+    CHI_LOOP,
     CHI_FUNCTION, /* number: of chi_functions */
     CHI_CALLABLE  /* a macro */
 };
 
+/* What a sequence is in Python. */
+enum chi_shape {
+    CHI_PLAIN, /* a list */
+    CHI_TUPLE,
+    CHI_RANGE, /* cannot be written as JSON, nor added to */
+    CHI_VIEW,  /* keys, values or items of a mapping: has no item number i either */
+    CHI_ONCE   /* a generator: has no length either, and is empty once it was walked over */
+};
+
 struct chi_sequence;
+struct chi_closure;
 
 typedef struct chi_value {
     int type;
@@ -1089,13 +1166,13 @@ typedef struct chi_value {
     int64_t integer;             /* bool, int, function */
     double number;
     struct chi_sequence *items; /* of a mapping: keys and values in turn */
-    chi_node *macro;
+    struct chi_closure *macro;
 } chi_value;
 
 typedef struct chi_sequence {
     chi_value *values;
     size_t n, capacity;
-    int is_tuple;
+    int shape;
 } chi_sequence;
 
 typedef struct chi_variable {
@@ -1108,6 +1185,12 @@ typedef struct chi_scope {
     chi_variable *variables;
     struct chi_scope *parent;
 } chi_scope;
+
+/* A macro with the variables around it. */
+typedef struct chi_closure {
+    const chi_node *node;
+    chi_scope *scope;
+} chi_closure;
 
 typedef struct chi_output {
     char *text;
@@ -1223,6 +1306,16 @@ static chi_value chi_new_sequence(chi_run *r, int type) {
     return v;
 }
 
+static chi_value chi_new_shape(chi_run *r, int shape) {
+    chi_value v = chi_new_sequence(r, CHI_SEQUENCE);
+    if (v.items) v.items->shape = shape;
+    return v;
+}
+
+static int chi_has_shape(const chi_value *v, int shape) {
+    return v->type == CHI_SEQUENCE && v->items->shape == shape;
+}
+
 static void chi_append(chi_run *r, chi_sequence *list, chi_value value) {
     if (r->failed || list == NULL) return;
     if (list->n == list->capacity) {
@@ -1248,9 +1341,13 @@ static int chi_truth(const chi_value *v) {
     if (v->type == CHI_FLOAT) return v->number < 0 || v->number > 0;
     if (v->type == CHI_BOOL || v->type == CHI_INT) return v->integer != 0;
     if (v->type == CHI_STR) return v->text.size > 0;
+    if (chi_has_shape(v, CHI_ONCE)) return 1;
     if (v->type == CHI_SEQUENCE || v->type == CHI_MAPPING) return v->items->n > 0;
     return v->type != CHI_UNDEFINED && v->type != CHI_NONE;
 }
+
+static chi_value *chi_lookup(chi_run *r, chi_sequence *mapping, const chi_value *key);
+static int chi_equal_items(chi_run *r, const chi_value *a, const chi_value *b);
 
 static int chi_equal(chi_run *r, const chi_value *a, const chi_value *b) {
     if (!chi_step(r, 1)) return 0;
@@ -1261,13 +1358,22 @@ static int chi_equal(chi_run *r, const chi_value *a, const chi_value *b) {
     if (a->type != b->type) return 0;
     if (a->type == CHI_STR) return chi_step(r, a->text.size / 16) && chi_same(a->text, b->text);
     if (a->type == CHI_UNDEFINED || a->type == CHI_NONE) return 1;
-    if (a->type != CHI_SEQUENCE || a->items->is_tuple != b->items->is_tuple)
-        return a->items == b->items && a->macro == b->macro && a->integer == b->integer;
-    if (a->items->n != b->items->n) return 0;
+    if (a->type == CHI_MAPPING || chi_has_shape(a, CHI_PLAIN) || chi_has_shape(a, CHI_TUPLE) ||
+        chi_has_shape(a, CHI_RANGE))
+        return chi_equal_items(r, a, b);
+    if (chi_has_shape(a, CHI_VIEW)) chi_fail(r, "a comparison of views of mappings");
+    return a->items == b->items && a->macro == b->macro && a->integer == b->integer;
+}
+
+static int chi_equal_items(chi_run *r, const chi_value *a, const chi_value *b) {
+    int equal = a->items->n == b->items->n && a->items->shape == b->items->shape;
+    size_t step = a->type == CHI_MAPPING ? 2 : 1;
     if (++r->depth > CHI_MAX_EVALUATION) chi_fail(r, "nested too deeply");
-    int equal = 1;
-    for (size_t i = 0; equal && !r->failed && i < a->items->n; i++)
-        equal = chi_equal(r, &a->items->values[i], &b->items->values[i]);
+    for (size_t i = 0; equal && !r->failed && i < a->items->n; i += step) {
+        const chi_value *x = &a->items->values[i], *y = &b->items->values[i];
+        if (step == 2) y = chi_lookup(r, b->items, x++);
+        equal = y != NULL && chi_equal(r, x, y);
+    }
     r->depth--;
     return equal;
 }
@@ -1413,7 +1519,7 @@ static void chi_json(chi_run *r, chi_output *o, const chi_value *v, int indent, 
         chi_write(r, o, &text);
         return;
     }
-    if (!mapping && v->type != CHI_SEQUENCE) {
+    if (!mapping && !chi_has_shape(v, CHI_PLAIN) && !chi_has_shape(v, CHI_TUPLE)) {
         chi_fail(r, "tojson of something that is not data");
         return;
     }
@@ -1463,6 +1569,8 @@ static int64_t chi_int_argument(chi_run *r, const chi_arguments *a, size_t i, co
 
 /* ---- strings: the methods of Python's str ---- */
 
+static chi_value chi_list_of(chi_run *r, const chi_value *v);
+
 /* Where b is in a from byte `from` on; a.size + 1 if nowhere. */
 static size_t chi_find(chi_run *r, chi_slice a, chi_slice b, size_t from) {
     for (size_t i = from; i <= a.size && b.size <= a.size - i && chi_step(r, 1); i++) {
@@ -1491,19 +1599,24 @@ static size_t chi_character_at(chi_slice s, size_t n) {
 static int chi_upper_char(int c) { return c >= 'a' && c <= 'z' ? c - 32 : c; }
 static int chi_lower_char(int c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
 
-enum { CHI_UPPER, CHI_LOWER, CHI_TITLE, CHI_CAPITALIZE };
+/* Words: as the filter title has them, not the method. */
+enum { CHI_UPPER, CHI_LOWER, CHI_TITLE, CHI_TITLE_WORDS, CHI_CAPITALIZE };
 
 static chi_value chi_change_case(chi_run *r, const chi_value *s, int how) {
     chi_value v = *s;
     char *text = (char *)chi_alloc(r, s->text.size + 1);
-    int letter_before = 0;
+    int word_before = 0; /* the character before belongs to the same word */
     for (size_t i = 0; text && i < s->text.size; i++) {
         int c = (unsigned char)s->text.text[i];
-        int upper = how == CHI_UPPER || (how == CHI_TITLE && !letter_before) ||
-                    (how == CHI_CAPITALIZE && i == 0);
+        int title = how == CHI_TITLE || how == CHI_TITLE_WORDS;
+        int upper =
+            how == CHI_UPPER || (title && !word_before) || (how == CHI_CAPITALIZE && i == 0);
         if (c >= 0x80) return chi_fail(r, "the case of letters beyond ASCII is not known here");
         text[i] = (char)(upper ? chi_upper_char(c) : chi_lower_char(c));
-        letter_before = chi_upper_char(c) >= 'A' && chi_upper_char(c) <= 'Z';
+        if (how == CHI_TITLE_WORDS)
+            word_before =
+                strchr("-({[<", c) == NULL && !chi_is_space((const char *)&s->text.text[i], 1);
+        else word_before = chi_upper_char(c) >= 'A' && chi_upper_char(c) <= 'Z';
     }
     if (text) v.text.text = text;
     return v;
@@ -1599,9 +1712,10 @@ static chi_value chi_affix(chi_run *r, const chi_arguments *a, int at_end) {
     chi_slice s = a->positional->values[0].text;
     const chi_value *affixes = chi_argument(a, 1, NULL);
     if (affixes == NULL) return chi_fail(r, "startswith and endswith need an argument");
-    size_t n = affixes->type == CHI_SEQUENCE ? affixes->items->n : 1;
+    int tuple = chi_has_shape(affixes, CHI_TUPLE);
+    size_t n = tuple ? affixes->items->n : 1;
     for (size_t i = 0; i < n; i++) {
-        const chi_value *x = affixes->type == CHI_SEQUENCE ? &affixes->items->values[i] : affixes;
+        const chi_value *x = tuple ? &affixes->items->values[i] : affixes;
         if (x->type != CHI_STR) return chi_fail(r, "startswith and endswith need strings");
         if (!chi_step(r, x->text.size / 16 + 1) || x->text.size > s.size) continue;
         chi_slice part = {s.text + (at_end ? s.size - x->text.size : 0), x->text.size};
@@ -1701,9 +1815,10 @@ static chi_value chi_m_capitalize(chi_run *r, const chi_arguments *a) {
     return chi_change_case(r, a->positional->values, CHI_CAPITALIZE);
 }
 static chi_value chi_m_join(chi_run *r, const chi_arguments *a) {
-    const chi_value *list = chi_argument(a, 1, NULL);
-    if (list == NULL || list->type != CHI_SEQUENCE) return chi_fail(r, "join needs a list");
-    return chi_join(r, a->positional->values, list, 1);
+    const chi_value *given = chi_argument(a, 1, NULL);
+    if (given == NULL || given->type != CHI_SEQUENCE) return chi_fail(r, "join needs a list");
+    chi_value list = chi_list_of(r, given);
+    return r->failed ? list : chi_join(r, a->positional->values, &list, 1);
 }
 
 /* '{}'.format(...) with plain fields only. */
@@ -1735,7 +1850,7 @@ static chi_value chi_m_format(chi_run *r, const chi_arguments *a) {
 
 /* which: 1 keys, 2 values, 3 pairs. */
 static chi_value chi_pick(chi_run *r, const chi_value *mapping, int which) {
-    chi_value list = chi_new_sequence(r, CHI_SEQUENCE);
+    chi_value list = chi_new_shape(r, CHI_VIEW);
     for (size_t i = 0; !r->failed && i + 1 < mapping->items->n; i += 2) {
         const chi_value *pair = &mapping->items->values[i];
         if (which != 3) {
@@ -1744,7 +1859,7 @@ static chi_value chi_pick(chi_run *r, const chi_value *mapping, int which) {
         }
         chi_value both = chi_new_sequence(r, CHI_SEQUENCE);
         if (r->failed) break;
-        both.items->is_tuple = 1;
+        both.items->shape = CHI_TUPLE;
         chi_append(r, both.items, pair[0]);
         chi_append(r, both.items, pair[1]);
         chi_append(r, list.items, both);
@@ -1808,12 +1923,20 @@ static const chi_named *chi_named_in(const chi_named *table, size_t n, chi_slice
 
 /* ---- what loops and filters walk over ---- */
 
-/* The items of v as a list: of a mapping its keys, of a string its characters. */
+/* The items of v as a list: of a mapping its keys, of a string its characters.  A generator is
+ * empty then. */
 static chi_value chi_list_of(chi_run *r, const chi_value *v) {
     chi_value list;
-    if (v->type == CHI_SEQUENCE) return *v;
+    if (v->type == CHI_SEQUENCE && v->items->shape != CHI_ONCE) return *v;
     if (v->type == CHI_MAPPING) return chi_pick(r, v, 1);
     list = chi_new_sequence(r, CHI_SEQUENCE);
+    if (r->failed) return list;
+    if (v->type == CHI_SEQUENCE) {
+        *list.items = *v->items;
+        list.items->shape = CHI_PLAIN;
+        v->items->n = v->items->capacity = 0;
+        return list;
+    }
     if (v->type != CHI_STR && v->type != CHI_UNDEFINED)
         return chi_fail(r, "this cannot be walked over");
     for (size_t i = 0, n; v->type == CHI_STR && i < v->text.size && !r->failed; i += n) {
@@ -1825,10 +1948,43 @@ static chi_value chi_list_of(chi_run *r, const chi_value *v) {
 
 static chi_value chi_length(chi_run *r, const chi_value *v) {
     if (v->type == CHI_STR) return chi_int((int64_t)chi_count_characters(r, v->text));
-    if (v->type == CHI_SEQUENCE) return chi_int((int64_t)v->items->n);
+    if (v->type == CHI_SEQUENCE && v->items->shape != CHI_ONCE)
+        return chi_int((int64_t)v->items->n);
     if (v->type == CHI_MAPPING) return chi_int((int64_t)v->items->n / 2);
     if (v->type == CHI_UNDEFINED) return chi_int(0);
     return chi_fail(r, "this has no length");
+}
+
+/* Names that Python knows for values of a type: those of methods that are not in our tables, too. */
+static int chi_is_python_name(const chi_value *v, chi_slice name) {
+    static const char mapping[] =
+        " clear copy fromkeys get items keys pop popitem setdefault update "
+        "values ",
+                      list[] = " append clear copy count extend index insert pop remove reverse "
+                               "sort start step stop ",
+                      number[] = " as_integer_ratio bit_count bit_length conjugate denominator "
+                                 "from_bytes fromhex hex imag is_integer numerator real to_bytes ",
+                      text[] = " capitalize casefold center count encode endswith expandtabs find "
+                               "format format_map index isalnum isalpha isascii isdecimal isdigit "
+                               "isidentifier islower isnumeric isprintable isspace istitle isupper "
+                               "join ljust lower lstrip maketrans partition removeprefix "
+                               "removesuffix replace rfind rindex rjust rpartition rsplit rstrip "
+                               "split splitlines startswith strip swapcase title translate upper "
+                               "zfill ",
+                      macro[] =
+                          " arguments caller catch_kwargs catch_varargs explicit_caller name ",
+                      loop[] = " changed cycle ";
+    const char *names = v->type == CHI_MAPPING    ? mapping
+                        : v->type == CHI_SEQUENCE ? list
+                        : v->type == CHI_STR      ? text
+                        : v->type == CHI_CALLABLE ? macro
+                        : v->type == CHI_LOOP     ? loop
+                        : chi_is_number(v)        ? number
+                                                  : "";
+    char word[24];
+    if (name.size > sizeof word - 3) return 0;
+    snprintf(word, sizeof word, " %.*s ", (int)name.size, name.size ? name.text : "");
+    return name.size > 0 && strstr(names, word) != NULL;
 }
 
 /* object.name or object['name']. */
@@ -1840,8 +1996,11 @@ static chi_value chi_attribute(chi_run *r, const chi_value *object, chi_slice na
                         (int)(object->text.size < 60 ? object->text.size : 60),
                         object->text.size ? object->text.text : "",
                         (int)(name.size < 60 ? name.size : 60), name.text);
-    if (object->type != CHI_MAPPING && object->type != CHI_NAMESPACE) return missing;
-    const chi_value *value = chi_lookup(r, object->items, &key);
+    const chi_value *value = NULL;
+    if (object->type == CHI_MAPPING || object->type == CHI_NAMESPACE || object->type == CHI_LOOP)
+        value = chi_lookup(r, object->items, &key);
+    if (value == NULL && chi_is_python_name(object, name))
+        return chi_fail(r, "'%.*s' of this is not supported here", (int)name.size, name.text);
     return value ? *value : missing;
 }
 
@@ -1853,11 +2012,7 @@ static int64_t chi_position(int64_t i, size_t n) {
 
 static chi_value chi_index(chi_run *r, const chi_value *object, const chi_value *key) {
     chi_value missing = chi_of_type(CHI_UNDEFINED);
-    if (key->type == CHI_STR) {
-        if (object->type == CHI_MAPPING || object->type == CHI_UNDEFINED)
-            return chi_attribute(r, object, key->text);
-        return missing;
-    }
+    if (key->type == CHI_STR) return chi_attribute(r, object, key->text);
     if (object->type == CHI_UNDEFINED) return chi_attribute(r, object, chi_word("item").text);
     if (object->type == CHI_MAPPING) {
         const chi_value *value = chi_lookup(r, object->items, key);
@@ -1871,7 +2026,7 @@ static chi_value chi_index(chi_run *r, const chi_value *object, const chi_value 
         return chi_part(object, from,
                         chi_char_size(object->text.text + from, object->text.size - from));
     }
-    if (object->type != CHI_SEQUENCE) return missing;
+    if (object->type != CHI_SEQUENCE || object->items->shape >= CHI_VIEW) return missing;
     int64_t at = chi_position(key->integer, object->items->n);
     return at < 0 ? missing : object->items->values[at];
 }
@@ -1890,7 +2045,8 @@ static chi_value chi_slice_of(chi_run *r, const chi_value *object, const chi_val
                               const chi_value *end, const chi_value *by) {
     int64_t step = by->type == CHI_NONE ? 1 : by->integer;
     if (object->type == CHI_UNDEFINED) return chi_attribute(r, object, chi_word("slice").text);
-    if (object->type != CHI_STR && object->type != CHI_SEQUENCE)
+    if (object->type != CHI_STR &&
+        (object->type != CHI_SEQUENCE || object->items->shape >= CHI_VIEW))
         return chi_fail(r, "this cannot be sliced");
     if ((by->type != CHI_NONE && by->type != CHI_INT) || step == 0)
         return chi_fail(r, "a slice needs a step that is a whole number other than 0");
@@ -1916,7 +2072,7 @@ static chi_value chi_slice_of(chi_run *r, const chi_value *object, const chi_val
         chi_value nothing = chi_word("");
         return r->failed ? nothing : chi_join(r, &nothing, &result, 1);
     }
-    if (!r->failed) result.items->is_tuple = object->items->is_tuple;
+    if (!r->failed) result.items->shape = object->items->shape;
     return result;
 }
 
@@ -1927,9 +2083,13 @@ static int chi_contains(chi_run *r, const chi_value *whole, const chi_value *par
         return chi_find(r, whole->text, part->text, 0) <= whole->text.size;
     if (whole->type == CHI_MAPPING) return chi_lookup(r, whole->items, part) != NULL;
     if (whole->type == CHI_SEQUENCE) {
-        for (size_t i = 0; i < whole->items->n && !r->failed; i++)
-            if (chi_equal(r, &whole->items->values[i], part)) return 1;
-        return 0;
+        chi_sequence *list = whole->items;
+        int found = 0, once = list->shape == CHI_ONCE;
+        for (size_t i = 0; i < list->n && !r->failed && !found; i += !once) {
+            found = chi_equal(r, &list->values[i], part);
+            if (once) list->values++, list->n--, list->capacity--;
+        }
+        return found;
     }
     if (whole->type != CHI_UNDEFINED) chi_fail(r, "'in' needs a string, a list or a mapping");
     return 0;
@@ -1997,7 +2157,7 @@ static chi_value chi_repeat(chi_run *r, const chi_value *s, int64_t n) {
 static chi_value chi_extend(chi_run *r, const chi_value *a, const chi_value *b) {
     chi_value list = chi_new_sequence(r, CHI_SEQUENCE);
     if (r->failed) return list;
-    list.items->is_tuple = a->items->is_tuple;
+    list.items->shape = a->items->shape == CHI_TUPLE ? CHI_TUPLE : CHI_PLAIN;
     for (int part = 0; part < 2; part++) {
         const chi_sequence *items = part ? b->items : a->items;
         for (size_t i = 0; i < items->n && !r->failed; i++)
@@ -2027,8 +2187,8 @@ static chi_value chi_operate(chi_run *r, chi_slice operation, const chi_value *a
         return chi_float_arithmetic(r, operation, chi_number(a), chi_number(b));
     }
     if (c == '+' && a->type == CHI_STR && b->type == CHI_STR) return chi_concatenate(r, a, b);
-    if (c == '+' && a->type == CHI_SEQUENCE && b->type == CHI_SEQUENCE &&
-        a->items->is_tuple == b->items->is_tuple)
+    if (c == '+' && ((chi_has_shape(a, CHI_PLAIN) && chi_has_shape(b, CHI_PLAIN)) ||
+                     (chi_has_shape(a, CHI_TUPLE) && chi_has_shape(b, CHI_TUPLE))))
         return chi_extend(r, a, b);
     if (chi_is(operation, "*") && a->type == CHI_STR && (b->type == CHI_INT || b->type == CHI_BOOL))
         return chi_repeat(r, a, b->integer);
@@ -2057,6 +2217,7 @@ static int chi_test_type(const chi_value *v, chi_slice name) {
     if (chi_is(name, "false")) return v->type == CHI_BOOL && !v->integer;
     if (chi_is(name, "mapping")) return v->type == CHI_MAPPING;
     if (chi_is(name, "callable")) return v->type == CHI_FUNCTION || v->type == CHI_CALLABLE;
+    if (chi_is(name, "sequence") && v->type == CHI_SEQUENCE) return v->items->shape < CHI_VIEW;
     if (chi_is(name, "iterable") || chi_is(name, "sequence"))
         return v->type == CHI_STR || v->type == CHI_SEQUENCE || v->type == CHI_MAPPING ||
                v->type == CHI_UNDEFINED;
@@ -2138,11 +2299,17 @@ static chi_value chi_f_default(chi_run *r, const chi_arguments *a) {
 }
 
 static chi_value chi_f_first(chi_run *r, const chi_arguments *a) {
-    chi_value list = chi_list_of(r, a->positional->values);
-    return r->failed || list.items->n == 0 ? chi_of_type(CHI_UNDEFINED) : list.items->values[0];
+    const chi_value *v = a->positional->values;
+    chi_value list = chi_has_shape(v, CHI_ONCE) ? *v : chi_list_of(r, v);
+    if (r->failed || list.items->n == 0) return chi_of_type(CHI_UNDEFINED);
+    chi_value first = list.items->values[0];
+    if (list.items->shape == CHI_ONCE)
+        list.items->values++, list.items->n--, list.items->capacity--;
+    return first;
 }
 
 static chi_value chi_f_last(chi_run *r, const chi_arguments *a) {
+    if (chi_has_shape(a->positional->values, CHI_ONCE)) return chi_fail(r, "last of a generator");
     chi_value list = chi_list_of(r, a->positional->values);
     return r->failed || list.items->n == 0 ? chi_of_type(CHI_UNDEFINED)
                                            : list.items->values[list.items->n - 1];
@@ -2155,8 +2322,14 @@ static chi_value chi_f_list(chi_run *r, const chi_arguments *a) {
 }
 
 static chi_value chi_f_reverse(chi_run *r, const chi_arguments *a) {
+    const chi_value *v = a->positional->values;
+    int shape = chi_has_shape(v, CHI_ONCE) ? CHI_PLAIN : CHI_ONCE;
     chi_value none = chi_of_type(CHI_NONE), back = chi_int(-1);
-    return chi_slice_of(r, a->positional->values, &none, &none, &back);
+    if (v->type == CHI_STR) return chi_slice_of(r, v, &none, &none, &back);
+    chi_value list = chi_list_of(r, v), result = chi_new_shape(r, shape);
+    for (size_t i = r->failed ? 0 : list.items->n; i > 0; i--)
+        chi_append(r, result.items, list.items->values[i - 1]);
+    return result;
 }
 
 static chi_value chi_f_join(chi_run *r, const chi_arguments *a) {
@@ -2187,9 +2360,12 @@ static chi_value chi_f_replace(chi_run *r, const chi_arguments *a) {
 }
 
 static chi_value chi_f_items(chi_run *r, const chi_arguments *a) {
-    if (a->positional->values[0].type == CHI_UNDEFINED) return chi_new_sequence(r, CHI_SEQUENCE);
-    if (a->positional->values[0].type != CHI_MAPPING) return chi_fail(r, "items of no mapping");
-    return chi_pick(r, a->positional->values, 3);
+    const chi_value *v = a->positional->values;
+    if (v->type == CHI_UNDEFINED) return chi_new_shape(r, CHI_ONCE);
+    if (v->type != CHI_MAPPING) return chi_fail(r, "items of no mapping");
+    chi_value pairs = chi_pick(r, v, 3);
+    if (!r->failed) pairs.items->shape = CHI_ONCE;
+    return pairs;
 }
 
 /* Walks the attributes a.b of v. */
@@ -2213,7 +2389,7 @@ static chi_value chi_list_or_nothing(chi_run *r, const chi_value *v) {
 /* select, reject, selectattr, rejectattr: the items whose test (of an attribute) is `wanted`. */
 static chi_value chi_choose(chi_run *r, const chi_arguments *a, int attribute, int wanted) {
     chi_value list = chi_list_or_nothing(r, a->positional->values);
-    chi_value result = chi_new_sequence(r, CHI_SEQUENCE), path = chi_word("");
+    chi_value result = chi_new_shape(r, CHI_ONCE), path = chi_word("");
     if (attribute) path = chi_string_argument(r, a, 1, NULL);
     const chi_value *test = chi_argument(a, attribute ? 2 : 1, NULL);
     const chi_value *argument = chi_argument(a, attribute ? 3 : 2, NULL);
@@ -2239,7 +2415,7 @@ static chi_value chi_apply_filter(chi_run *r, chi_slice name, const chi_argument
 
 static chi_value chi_f_map(chi_run *r, const chi_arguments *a) {
     chi_value list = chi_list_or_nothing(r, a->positional->values);
-    chi_value result = chi_new_sequence(r, CHI_SEQUENCE);
+    chi_value result = chi_new_shape(r, CHI_ONCE);
     const chi_value *attribute = chi_argument(a, SIZE_MAX, "attribute");
     const chi_value *filter = chi_argument(a, 1, NULL);
     if (!attribute && (!filter || filter->type != CHI_STR || a->positional->n > 2))
@@ -2277,7 +2453,9 @@ static chi_value chi_f_indent(chi_run *r, const chi_arguments *a) {
 
 /* Pairs sorted by key; letters compare as lower case. */
 static chi_value chi_f_dictsort(chi_run *r, const chi_arguments *a) {
-    chi_value pairs = chi_f_items(r, a);
+    if (a->positional->values->type != CHI_MAPPING) return chi_fail(r, "dictsort of no mapping");
+    chi_value pairs = chi_pick(r, a->positional->values, 3);
+    if (!r->failed) pairs.items->shape = CHI_PLAIN;
     if (a->positional->n > 1 || a->keywords->n > 0)
         return chi_fail(r, "options of dictsort are not supported here");
     for (size_t i = 1; !r->failed && i < pairs.items->n; i++) {
@@ -2295,6 +2473,80 @@ static chi_value chi_f_dictsort(chi_run *r, const chi_arguments *a) {
     }
     return pairs;
 }
+
+static chi_value chi_f_title(chi_run *r, const chi_arguments *a) {
+    chi_value text = chi_to_string(r, a->positional->values);
+    return r->failed ? text : chi_change_case(r, &text, CHI_TITLE_WORDS);
+}
+
+static chi_value chi_f_abs(chi_run *r, const chi_arguments *a) {
+    const chi_value *v = a->positional->values;
+    if (v->type == CHI_FLOAT) return chi_float(fabs(v->number));
+    if (v->type != CHI_INT && v->type != CHI_BOOL) return chi_fail(r, "abs of no number");
+    return chi_int(v->integer < 0 ? -v->integer : v->integer);
+}
+
+/* What sort, unique, min and max compare: the attribute `path` of v, in lower case. */
+static chi_value chi_key(chi_run *r, const chi_value *v, chi_slice path) {
+    chi_value key = chi_path(r, v, path);
+    return key.type == CHI_STR && !r->failed ? chi_change_case(r, &key, CHI_LOWER) : key;
+}
+
+/* The keyword attribute of such a filter, without which it may have no argument. */
+static chi_slice chi_key_path(chi_run *r, const chi_arguments *a) {
+    const chi_value *path = chi_argument(a, SIZE_MAX, "attribute");
+    if (a->positional->n > 1 || a->keywords->n > (path ? 2 : 0) ||
+        (path && (path->type != CHI_STR || memchr(path->text.text, ',', path->text.size))))
+        chi_fail(r, "this option of the filter is not supported here");
+    return path && !r->failed ? path->text : chi_slice_of_text("");
+}
+
+/* By insertion, which keeps the order of equals. */
+static chi_value chi_f_sort(chi_run *r, const chi_arguments *a) {
+    chi_slice path = chi_key_path(r, a);
+    chi_value list = chi_f_list(r, a), keys = chi_new_sequence(r, CHI_SEQUENCE);
+    for (size_t i = 0; !r->failed && i < list.items->n; i++) {
+        chi_value item = list.items->values[i], key = chi_key(r, &item, path);
+        size_t at = i;
+        chi_append(r, keys.items, key);
+        for (; at > 0 && chi_step(r, 1); at--) {
+            if (chi_order(r, &keys.items->values[at - 1], &key) <= 0 || r->failed) break;
+            keys.items->values[at] = keys.items->values[at - 1];
+            list.items->values[at] = list.items->values[at - 1];
+        }
+        if (!r->failed) keys.items->values[at] = key, list.items->values[at] = item;
+    }
+    return list;
+}
+
+static chi_value chi_f_unique(chi_run *r, const chi_arguments *a) {
+    chi_slice path = chi_key_path(r, a);
+    chi_value list = chi_list_of(r, a->positional->values), seen = chi_new_shape(r, CHI_PLAIN);
+    chi_value result = chi_new_shape(r, CHI_ONCE);
+    for (size_t i = 0; !r->failed && i < list.items->n; i++) {
+        chi_value key = chi_key(r, &list.items->values[i], path);
+        if (key.type == CHI_SEQUENCE || key.type == CHI_MAPPING) chi_fail(r, "unique of lists");
+        if (r->failed || chi_contains(r, &seen, &key)) continue;
+        chi_append(r, seen.items, key);
+        chi_append(r, result.items, list.items->values[i]);
+    }
+    return result;
+}
+
+/* The first item that is least (sign -1) or greatest (1). */
+static chi_value chi_extreme(chi_run *r, const chi_arguments *a, int sign) {
+    chi_slice path = chi_key_path(r, a);
+    chi_value list = chi_list_of(r, a->positional->values), best = chi_of_type(CHI_UNDEFINED), key;
+    key = best;
+    for (size_t i = 0; !r->failed && i < list.items->n; i++) {
+        chi_value item = list.items->values[i], k = chi_key(r, &item, path);
+        if (r->failed || (i > 0 && chi_order(r, &k, &key) != sign)) continue;
+        best = item, key = k;
+    }
+    return best;
+}
+static chi_value chi_f_min(chi_run *r, const chi_arguments *a) { return chi_extreme(r, a, -1); }
+static chi_value chi_f_max(chi_run *r, const chi_arguments *a) { return chi_extreme(r, a, 1); }
 
 static const chi_named chi_filters[] = {
     {"trim", chi_f_trim, 0},
@@ -2323,6 +2575,12 @@ static const chi_named chi_filters[] = {
     {"rejectattr", chi_f_rejectattr, 0},
     {"map", chi_f_map, 0},
     {"indent", chi_f_indent, 0},
+    {"title", chi_f_title, 0},
+    {"abs", chi_f_abs, 0},
+    {"sort", chi_f_sort, 0},
+    {"unique", chi_f_unique, 0},
+    {"min", chi_f_min, 0},
+    {"max", chi_f_max, 0},
 };
 
 static chi_value chi_apply_filter(chi_run *r, chi_slice name, const chi_arguments *a) {
@@ -2339,7 +2597,7 @@ static chi_value chi_apply_filter(chi_run *r, chi_slice name, const chi_argument
 static chi_value chi_range(chi_run *r, const chi_arguments *a) {
     int64_t first = chi_int_argument(r, a, 0, NULL, 0), end = first;
     int64_t step = chi_int_argument(r, a, 2, NULL, 1);
-    chi_value list = chi_new_sequence(r, CHI_SEQUENCE);
+    chi_value list = chi_new_shape(r, CHI_RANGE);
     if (a->positional->n < 2) first = 0;
     else end = chi_int_argument(r, a, 1, NULL, 0);
     if (step == 0 || first > INT_MAX || first < INT_MIN || end > INT_MAX || end < INT_MIN ||
@@ -2402,13 +2660,24 @@ static chi_variable *chi_variable_in(chi_run *r, const chi_scope *scope, chi_sli
     return NULL;
 }
 
+static chi_scope *chi_new_scope(chi_run *r, chi_scope *parent) {
+    chi_scope *scope = (chi_scope *)chi_alloc(r, sizeof *scope);
+    if (scope) scope->parent = parent;
+    return scope;
+}
+
 static chi_value chi_variable_value(chi_run *r, chi_slice name) {
+    static const char *const unsupported[] = {"varargs", "kwargs", "self",
+                                              "lipsum",  "joiner", "cycler"};
     chi_value missing = chi_of_type(CHI_UNDEFINED);
     missing.text = name;
     for (const chi_scope *scope = r->scope; scope && !r->failed; scope = scope->parent) {
         chi_variable *v = chi_variable_in(r, scope, name);
         if (v) return v->value;
     }
+    for (int i = 0; i < 6; i++)
+        if (chi_is(name, unsupported[i]))
+            return chi_fail(r, "'%s' is not supported here", unsupported[i]);
     return missing;
 }
 
@@ -2434,6 +2703,11 @@ static chi_arguments chi_evaluate_arguments(chi_run *r, const chi_node *node,
         if (node->kind == CHI_KEYWORD) {
             chi_append(r, a.keywords, chi_string(node->text.text, node->text.size));
             chi_append(r, a.keywords, chi_evaluate(r, node->a));
+        } else if (node->kind == CHI_STAR) {
+            chi_value given = chi_evaluate(r, node->a);
+            chi_value list = r->failed ? given : chi_list_of(r, &given);
+            for (size_t i = 0; !r->failed && i < list.items->n; i++)
+                chi_append(r, a.positional, list.items->values[i]);
         } else {
             chi_append(r, a.positional, chi_evaluate(r, node));
         }
@@ -2441,11 +2715,12 @@ static chi_arguments chi_evaluate_arguments(chi_run *r, const chi_node *node,
     return a;
 }
 
-/* What executing the statements writes, in a scope of their own. */
+/* What executing the statements in this scope writes. */
 static chi_value chi_capture(chi_run *r, const chi_node *body, chi_scope *scope) {
     chi_output out, *outer = r->out;
     chi_scope *outer_scope = r->scope;
     memset(&out, 0, sizeof out);
+    if (r->failed) return chi_word("");
     r->out = &out;
     r->scope = scope;
     chi_execute(r, body);
@@ -2454,22 +2729,50 @@ static chi_value chi_capture(chi_run *r, const chi_node *body, chi_scope *scope)
     return chi_written(&out);
 }
 
-static chi_value chi_call_macro(chi_run *r, const chi_node *macro, const chi_arguments *a) {
-    chi_scope scope = {NULL, r->globals};
-    size_t i = 0;
-    for (const chi_node *x = macro->a; x && !r->failed; x = x->next, i++) {
-        chi_slice name = x->text;
-        chi_value value = chi_of_type(CHI_UNDEFINED);
-        const chi_value *given = i < a->positional->n ? &a->positional->values[i] : NULL;
-        for (size_t k = 0; !given && k + 1 < a->keywords->n; k += 2)
-            if (chi_same(a->keywords->values[k].text, name)) given = &a->keywords->values[k + 1];
-        value.text = name;
-        if (given) value = *given;
-        else if (x->kind == CHI_KEYWORD) value = chi_evaluate(r, x->a);
-        chi_assign(r, &scope, name, value);
+static chi_value chi_new_macro(chi_run *r, const chi_node *node) {
+    chi_value v = chi_of_type(CHI_CALLABLE);
+    v.macro = (chi_closure *)chi_alloc(r, sizeof *v.macro);
+    if (v.macro) v.macro->node = node, v.macro->scope = r->scope;
+    return v;
+}
+
+static const chi_value *chi_keyword(const chi_arguments *a, chi_slice name) {
+    for (size_t k = 0; k + 1 < a->keywords->n; k += 2)
+        if (chi_same(a->keywords->values[k].text, name)) return &a->keywords->values[k + 1];
+    return NULL;
+}
+
+/* Gives parameter number i its value in the scope at hand: the argument's, or its default, which
+ * may use the parameters before it.  1 if it was an argument with a name. */
+static int chi_bind(chi_run *r, const chi_node *parameter, size_t i, const chi_arguments *a) {
+    const chi_value *keyword = chi_keyword(a, parameter->text), *given = keyword;
+    chi_value value = chi_of_type(CHI_UNDEFINED);
+    value.text = parameter->text;
+    if (i < a->positional->n) given = &a->positional->values[i];
+    if (given) value = *given;
+    else if (parameter->kind == CHI_KEYWORD) value = chi_evaluate(r, parameter->a);
+    if (!r->failed) chi_assign(r, r->scope, parameter->text, value);
+    return keyword != NULL && given == keyword;
+}
+
+static chi_value chi_call_macro(chi_run *r, const chi_closure *macro, const chi_arguments *a) {
+    const chi_slice caller = chi_slice_of_text("caller");
+    chi_scope *outer = r->scope, *scope = chi_new_scope(r, macro->scope);
+    const chi_value *body = chi_keyword(a, caller);
+    chi_value none = chi_of_type(CHI_UNDEFINED);
+    size_t i = 0, named = 0;
+    if (scope == NULL) return none;
+    r->scope = scope;
+    for (const chi_node *x = macro->node->a; x && !r->failed; x = x->next, i++)
+        named += (size_t)chi_bind(r, x, i, a);
+    if (macro->node->integer && chi_variable_in(r, scope, caller) == NULL) {
+        named += body != NULL;
+        chi_assign(r, scope, caller, body ? *body : none);
     }
+    r->scope = outer;
     if (a->positional->n > i) return chi_fail(r, "a macro got too many arguments");
-    return r->failed ? chi_word("") : chi_capture(r, macro->b, &scope);
+    if (a->keywords->n != 2 * named) return chi_fail(r, "a macro got arguments it does not know");
+    return chi_capture(r, macro->node->b, scope);
 }
 
 static chi_value chi_evaluate_call(chi_run *r, const chi_node *node) {
@@ -2498,7 +2801,7 @@ static chi_value chi_evaluate_call(chi_run *r, const chi_node *node) {
 static chi_value chi_evaluate_items(chi_run *r, const chi_node *node) {
     chi_value v = chi_new_sequence(r, node->kind == CHI_DICT ? CHI_MAPPING : CHI_SEQUENCE);
     if (r->failed) return v;
-    v.items->is_tuple = node->kind == CHI_LIST && node->integer;
+    if (node->kind == CHI_LIST && node->integer) v.items->shape = CHI_TUPLE;
     for (const chi_node *x = node->a; x && !r->failed; x = x->next) {
         chi_value value = chi_evaluate(r, x);
         if (node->kind == CHI_LIST) {
@@ -2552,12 +2855,18 @@ static chi_value chi_evaluate_inner(chi_run *r, const chi_node *node) {
     case CHI_TEST: return chi_evaluate_test(r, node);
     case CHI_NEGATE:
     case CHI_PLUS: return chi_negate(r, node);
+    case CHI_WRITTEN: return chi_capture(r, node->b, chi_new_scope(r, r->scope));
+    case CHI_CALLER: return chi_new_macro(r, node);
     default: break;
     }
     a = chi_evaluate(r, node->a);
     if (r->failed) return a;
     switch (node->kind) {
-    case CHI_ATTRIBUTE: return chi_attribute(r, &a, node->text);
+    case CHI_ATTRIBUTE:
+        if (a.type == CHI_MAPPING && chi_is_python_name(&a, node->text))
+            return chi_fail(r, "the method '%.*s' is not called", (int)node->text.size,
+                            node->text.text);
+        return chi_attribute(r, &a, node->text);
     case CHI_NOT: return chi_bool(!chi_truth(&a));
     case CHI_AND: return chi_truth(&a) ? chi_evaluate(r, node->b) : a;
     case CHI_OR: return chi_truth(&a) ? a : chi_evaluate(r, node->b);
@@ -2612,7 +2921,7 @@ static void chi_assign_targets(chi_run *r, chi_scope *scope, const chi_node *tar
 
 /* The variable named loop, for item i of the list. */
 static chi_value chi_loop(chi_run *r, const chi_sequence *list, size_t i) {
-    chi_value loop = chi_new_sequence(r, CHI_MAPPING), none = chi_of_type(CHI_UNDEFINED);
+    chi_value loop = chi_new_sequence(r, CHI_LOOP), none = chi_of_type(CHI_UNDEFINED);
     int64_t n = (int64_t)list->n, at = (int64_t)i;
     chi_put(r, loop.items, chi_word("index"), chi_int(at + 1));
     chi_put(r, loop.items, chi_word("index0"), chi_int(at));
@@ -2621,6 +2930,8 @@ static chi_value chi_loop(chi_run *r, const chi_sequence *list, size_t i) {
     chi_put(r, loop.items, chi_word("first"), chi_bool(at == 0));
     chi_put(r, loop.items, chi_word("last"), chi_bool(at == n - 1));
     chi_put(r, loop.items, chi_word("length"), chi_int(n));
+    chi_put(r, loop.items, chi_word("depth"), chi_int(1));
+    chi_put(r, loop.items, chi_word("depth0"), chi_int(0));
     if (i > 0) chi_put(r, loop.items, chi_word("previtem"), list->values[i - 1]);
     if (i + 1 < list->n) chi_put(r, loop.items, chi_word("nextitem"), list->values[i + 1]);
     return r->failed ? none : loop;
@@ -2644,30 +2955,30 @@ static chi_value chi_filtered(chi_run *r, const chi_node *node, const chi_value 
 static void chi_execute_for(chi_run *r, const chi_node *node) {
     chi_value iterable = chi_evaluate(r, node->b);
     chi_value list = r->failed ? iterable : chi_list_of(r, &iterable);
-    chi_scope *outer = r->scope, scope = {NULL, outer};
+    chi_scope *outer = r->scope;
+    int whole = 0; /* a pass went through to its end, without break or continue */
     if (!r->failed && node->e) list = chi_filtered(r, node, &list);
     if (r->failed) return;
     for (size_t i = 0; !r->failed && i < list.items->n && r->flow != CHI_BREAK; i++) {
-        scope.variables = NULL;
-        r->scope = &scope;
+        chi_scope *scope = chi_new_scope(r, outer);
+        if (scope == NULL) break;
+        r->scope = scope;
         r->flow = 0;
-        chi_assign(r, &scope, chi_word("loop").text, chi_loop(r, list.items, i));
-        chi_assign_targets(r, &scope, node->a, list.items->values[i]);
+        chi_assign(r, scope, chi_word("loop").text, chi_loop(r, list.items, i));
+        chi_assign_targets(r, scope, node->a, list.items->values[i]);
         chi_execute(r, node->c);
-        r->scope = outer;
+        whole |= r->flow == 0;
     }
     r->flow = 0;
-    if (list.items->n == 0) {
-        scope.variables = NULL;
-        r->scope = &scope;
+    r->scope = outer;
+    if (!whole && !r->failed && node->d && (r->scope = chi_new_scope(r, outer)) != NULL)
         chi_execute(r, node->d);
-        r->scope = outer;
-    }
+    r->scope = outer;
 }
 
 static void chi_execute_one(chi_run *r, const chi_node *node) {
     chi_value v;
-    chi_scope *outer = r->scope, scope = {NULL, outer};
+    chi_scope *outer = r->scope;
     switch (node->kind) {
     case CHI_TEXT:
         v = chi_string(node->text.text, node->text.size);
@@ -2687,18 +2998,10 @@ static void chi_execute_one(chi_run *r, const chi_node *node) {
         v = chi_evaluate(r, node->b);
         if (!r->failed) chi_assign_targets(r, r->scope, node->a, v);
         break;
-    case CHI_CAPTURE:
-        v = chi_capture(r, node->b, &scope);
-        if (!r->failed) chi_assign_targets(r, r->scope, node->a, v);
-        break;
-    case CHI_MACRO:
-        v = chi_of_type(CHI_CALLABLE);
-        v.macro = (chi_node *)(uintptr_t)node;
-        chi_assign(r, r->scope, node->text, v);
-        break;
+    case CHI_MACRO: chi_assign(r, r->scope, node->text, chi_new_macro(r, node)); break;
     case CHI_SCOPE:
-        r->scope = &scope;
-        chi_execute(r, node->b);
+        r->scope = chi_new_scope(r, outer);
+        if (!r->failed) chi_execute(r, node->b);
         r->scope = outer;
         break;
     default: r->flow = node->kind; break; /* break, continue */

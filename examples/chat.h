@@ -1161,6 +1161,7 @@ struct chi_closure;
 
 typedef struct chi_value {
     int type;
+    int safe;                    /* a string marked so: what is added to it, Jinja escapes */
     chi_slice text;              /* of a string; of something undefined its name */
     const unsigned char *quoted; /* [text.size], NULL = all from the template */
     int64_t integer;             /* bool, int, function */
@@ -1432,13 +1433,13 @@ static chi_value chi_written(const chi_output *o) {
     return v;
 }
 
-/* The shortest decimal that reads back as x, as Python writes it. */
+/* The shortest decimal that reads back as x, as Python writes it where it has no exponent. */
 static void chi_format_float(double x, char *out, size_t size) {
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, size, "%.*g", digits, x);
-        if (!(strtod(out, NULL) < x) && !(strtod(out, NULL) > x)) break;
-    }
-    if (strpbrk(out, ".en") == NULL) strncat(out, ".0", size - strlen(out) - 1);
+    int digits = 0, exponent;
+    do snprintf(out, size, "%.*e", digits, x);
+    while ((strtod(out, NULL) < x || strtod(out, NULL) > x) && ++digits < 17);
+    exponent = (int)strtol(strchr(out, 'e') + 1, NULL, 10);
+    snprintf(out, size, "%.*f", digits > exponent + 1 ? digits - exponent : 1, x);
 }
 
 /* What printing a value writes; only of what chat templates print. */
@@ -2179,6 +2180,7 @@ static chi_value chi_operate(chi_run *r, chi_slice operation, const chi_value *a
     }
     if (c == '~') {
         chi_value left = chi_to_string(r, a), right = chi_to_string(r, b);
+        left.safe = right.safe = 0;
         return chi_concatenate(r, &left, &right);
     }
     if (chi_is_number(a) && chi_is_number(b)) {
@@ -2186,6 +2188,8 @@ static chi_value chi_operate(chi_run *r, chi_slice operation, const chi_value *a
             return chi_int_arithmetic(r, operation, a->integer, b->integer);
         return chi_float_arithmetic(r, operation, chi_number(a), chi_number(b));
     }
+    if (c == '+' && (a->safe || b->safe))
+        return chi_fail(r, "'+' of a text marked safe is not supported here");
     if (c == '+' && a->type == CHI_STR && b->type == CHI_STR) return chi_concatenate(r, a, b);
     if (c == '+' && ((chi_has_shape(a, CHI_PLAIN) && chi_has_shape(b, CHI_PLAIN)) ||
                      (chi_has_shape(a, CHI_TUPLE) && chi_has_shape(b, CHI_TUPLE))))
@@ -2216,7 +2220,9 @@ static int chi_test_type(const chi_value *v, chi_slice name) {
     if (chi_is(name, "true")) return v->type == CHI_BOOL && v->integer;
     if (chi_is(name, "false")) return v->type == CHI_BOOL && !v->integer;
     if (chi_is(name, "mapping")) return v->type == CHI_MAPPING;
-    if (chi_is(name, "callable")) return v->type == CHI_FUNCTION || v->type == CHI_CALLABLE;
+    if (chi_is(name, "callable"))
+        return v->type == CHI_FUNCTION || v->type == CHI_CALLABLE || v->type == CHI_LOOP ||
+               v->type == CHI_UNDEFINED;
     if (chi_is(name, "sequence") && v->type == CHI_SEQUENCE) return v->items->shape < CHI_VIEW;
     if (chi_is(name, "iterable") || chi_is(name, "sequence"))
         return v->type == CHI_STR || v->type == CHI_SEQUENCE || v->type == CHI_MAPPING ||
@@ -2282,6 +2288,12 @@ static chi_value chi_f_capitalize(chi_run *r, const chi_arguments *a) {
 }
 static chi_value chi_f_string(chi_run *r, const chi_arguments *a) {
     return chi_to_string(r, a->positional->values);
+}
+
+static chi_value chi_f_safe(chi_run *r, const chi_arguments *a) {
+    chi_value text = chi_to_string(r, a->positional->values);
+    text.safe = 1;
+    return text;
 }
 
 static chi_value chi_f_int(chi_run *r, const chi_arguments *a) {
@@ -2434,6 +2446,7 @@ static chi_value chi_f_indent(chi_run *r, const chi_arguments *a) {
     chi_value s = chi_to_string(r, a->positional->values), space = chi_word(" ");
     int64_t width = chi_int_argument(r, a, 1, "width", 4);
     const chi_value *first = chi_argument(a, 2, "first"), *blank = chi_argument(a, 3, "blank");
+    if (a->positional->values->type == CHI_UNDEFINED) return chi_fail(r, "indent of nothing");
     if (r->failed || width < 0 || width > 1000) return chi_fail(r, "indent by this much");
     chi_output o;
     memset(&o, 0, sizeof o);
@@ -2556,7 +2569,7 @@ static const chi_named chi_filters[] = {
     {"lower", chi_f_lower, 0},
     {"capitalize", chi_f_capitalize, 0},
     {"string", chi_f_string, 0},
-    {"safe", chi_f_string, 0},
+    {"safe", chi_f_safe, 0},
     {"int", chi_f_int, 0},
     {"default", chi_f_default, 0},
     {"d", chi_f_default, 0},
@@ -2782,6 +2795,10 @@ static chi_value chi_evaluate_call(chi_run *r, const chi_node *node) {
         if (r->failed) return object;
         const chi_named *method = chi_named_in(
             chi_methods, sizeof chi_methods / sizeof chi_methods[0], callee->text, object.type);
+        if (method && object.safe &&
+            (chi_is(callee->text, "replace") || chi_is(callee->text, "join") ||
+             chi_is(callee->text, "format")))
+            return chi_fail(r, "this method of a text marked safe is not supported here");
         if (method) {
             chi_arguments a = chi_evaluate_arguments(r, node->b, &object);
             return r->failed ? object : method->call(r, &a);

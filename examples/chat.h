@@ -441,6 +441,8 @@ static void chi_lex_string(chi_parser *p) {
     }
 }
 
+static int chi_is_digit(int c) { return c >= '0' && c <= '9'; }
+
 static int chi_is_word(int c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
@@ -1185,6 +1187,7 @@ typedef struct chi_variable {
 typedef struct chi_scope {
     chi_variable *variables;
     struct chi_scope *parent;
+    int ended; /* its statements were executed */
 } chi_scope;
 
 /* A macro with the variables around it. */
@@ -2299,7 +2302,18 @@ static chi_value chi_f_safe(chi_run *r, const chi_arguments *a) {
 static chi_value chi_f_int(chi_run *r, const chi_arguments *a) {
     const chi_value *v = a->positional->values;
     if (v->type == CHI_INT || v->type == CHI_BOOL) return chi_int(v->integer);
-    return chi_fail(r, "int of this is not supported");
+    if (v->type == CHI_FLOAT && fabs(v->number) < 1e15) return chi_int((int64_t)v->number);
+    if (v->type != CHI_STR) return chi_fail(r, "int of this is not supported");
+    chi_slice left = {v->text.text, v->text.size}, space = {NULL, 0};
+    size_t n = chi_span(left, space, 0), digits = 0;
+    int64_t value = 0;
+    int sign = n < left.size && strchr("+-", left.text[n]) ? left.text[n++] : '+';
+    for (; n + digits < left.size && chi_is_digit(left.text[n + digits]); digits++)
+        value = digits < 18 ? value * 10 + (left.text[n + digits] - '0') : value;
+    left.text += n + digits, left.size -= n + digits;
+    if (digits < 1 || digits > 18 || chi_span(left, space, 0) != left.size)
+        return chi_fail(r, "int is supported only for numbers and texts of decimal digits");
+    return chi_int(sign == '-' ? -value : value);
 }
 
 static chi_value chi_f_default(chi_run *r, const chi_arguments *a) {
@@ -2728,16 +2742,22 @@ static chi_arguments chi_evaluate_arguments(chi_run *r, const chi_node *node,
     return a;
 }
 
-/* What executing the statements in this scope writes. */
-static chi_value chi_capture(chi_run *r, const chi_node *body, chi_scope *scope) {
-    chi_output out, *outer = r->out;
-    chi_scope *outer_scope = r->scope;
-    memset(&out, 0, sizeof out);
-    if (r->failed) return chi_word("");
-    r->out = &out;
+/* Executes the statements in this scope, which may be NULL where memory ran out. */
+static void chi_execute_in(chi_run *r, const chi_node *body, chi_scope *scope) {
+    chi_scope *outer = r->scope;
+    if (r->failed || scope == NULL) return;
     r->scope = scope;
     chi_execute(r, body);
-    r->scope = outer_scope;
+    r->scope = outer;
+    scope->ended = 1;
+}
+
+/* What that writes. */
+static chi_value chi_capture(chi_run *r, const chi_node *body, chi_scope *scope) {
+    chi_output out, *outer = r->out;
+    memset(&out, 0, sizeof out);
+    r->out = &out;
+    chi_execute_in(r, body, scope);
     r->out = outer;
     return chi_written(&out);
 }
@@ -2775,6 +2795,7 @@ static chi_value chi_call_macro(chi_run *r, const chi_closure *macro, const chi_
     chi_value none = chi_of_type(CHI_UNDEFINED);
     size_t i = 0, named = 0;
     if (scope == NULL) return none;
+    if (macro->scope->ended) return chi_fail(r, "a macro is called outside of where it was made");
     r->scope = scope;
     for (const chi_node *x = macro->node->a; x && !r->failed; x = x->next, i++)
         named += (size_t)chi_bind(r, x, i, a);
@@ -2957,7 +2978,7 @@ static chi_value chi_loop(chi_run *r, const chi_sequence *list, size_t i) {
 /* The items for which the condition of the loop holds. */
 static chi_value chi_filtered(chi_run *r, const chi_node *node, const chi_value *list) {
     chi_value result = chi_new_sequence(r, CHI_SEQUENCE);
-    chi_scope *outer = r->scope, scope = {NULL, outer};
+    chi_scope *outer = r->scope, scope = {NULL, outer, 0};
     for (size_t i = 0; !r->failed && i < list->items->n; i++) {
         scope.variables = NULL;
         r->scope = &scope;
@@ -2972,30 +2993,24 @@ static chi_value chi_filtered(chi_run *r, const chi_node *node, const chi_value 
 static void chi_execute_for(chi_run *r, const chi_node *node) {
     chi_value iterable = chi_evaluate(r, node->b);
     chi_value list = r->failed ? iterable : chi_list_of(r, &iterable);
-    chi_scope *outer = r->scope;
     int whole = 0; /* a pass went through to its end, without break or continue */
     if (!r->failed && node->e) list = chi_filtered(r, node, &list);
     if (r->failed) return;
     for (size_t i = 0; !r->failed && i < list.items->n && r->flow != CHI_BREAK; i++) {
-        chi_scope *scope = chi_new_scope(r, outer);
-        if (scope == NULL) break;
-        r->scope = scope;
+        chi_scope *scope = chi_new_scope(r, r->scope);
+        if (scope == NULL) return;
         r->flow = 0;
         chi_assign(r, scope, chi_word("loop").text, chi_loop(r, list.items, i));
         chi_assign_targets(r, scope, node->a, list.items->values[i]);
-        chi_execute(r, node->c);
+        chi_execute_in(r, node->c, scope);
         whole |= r->flow == 0;
     }
     r->flow = 0;
-    r->scope = outer;
-    if (!whole && !r->failed && node->d && (r->scope = chi_new_scope(r, outer)) != NULL)
-        chi_execute(r, node->d);
-    r->scope = outer;
+    if (!whole && node->d) chi_execute_in(r, node->d, chi_new_scope(r, r->scope));
 }
 
 static void chi_execute_one(chi_run *r, const chi_node *node) {
     chi_value v;
-    chi_scope *outer = r->scope;
     switch (node->kind) {
     case CHI_TEXT:
         v = chi_string(node->text.text, node->text.size);
@@ -3016,11 +3031,7 @@ static void chi_execute_one(chi_run *r, const chi_node *node) {
         if (!r->failed) chi_assign_targets(r, r->scope, node->a, v);
         break;
     case CHI_MACRO: chi_assign(r, r->scope, node->text, chi_new_macro(r, node)); break;
-    case CHI_SCOPE:
-        r->scope = chi_new_scope(r, outer);
-        if (!r->failed) chi_execute(r, node->b);
-        r->scope = outer;
-        break;
+    case CHI_SCOPE: chi_execute_in(r, node->b, chi_new_scope(r, r->scope)); break;
     default: r->flow = node->kind; break; /* break, continue */
     }
 }

@@ -90,6 +90,41 @@ FEATURES = [
     "{{ {'a': 1}.get('a') }} {{ {'a': 1}.get('b') }} {{ {'a': 1}.get('b', 2) }} {{ {'a': 1}.keys() | list | join }} {{ {'a': 1}.values() | list | join }} {{ {'a': 1}.items() | list | length }} {{ {'a': 1} | items | list | length }} {{ {'a': 1, 'a': 2}.a }} {{ dict(a=1, b=2).b }} {{ ([1] + [2]) | join }}",
     "{{ messages[0].content.split('e')[0] }}{{ '</think>' in messages[-1].content }}{% set c = messages[-1].content %}{% if '</think>' in c %}{{ c.split('</think>')[-1].lstrip('\n') }}{% endif %}",
     "{{ tools is none }} {{ documents }} {{ tools is not none }} {{ tools is defined }} {{ add_generation_prompt }} {{ bos_token }}{{ eos_token }} {{ pad_token is defined }} {{ messages is string }} {{ messages[0] is mapping }}",
+    # macros and the variables around them
+    "{% for i in range(3) %}{% macro f(a, b=a) %}{{ i }}{{ a }}{{ b }}{{ x }} {% endmacro %}{% set x = i * 2 %}{{ f(7) }}{% endfor %}{{ x }}",
+    "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1, zzz=2) }}", "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1, a=2) }}",
+    "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(*[1]) }}{{ f(*(2,)) }}{{ f(*'3') }}", "{% macro f(a, b, c) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ f(1, *[2, 3]) }}",
+    # call, filter, set with filters
+    "{% macro tag(name) %}<{{ name }}>{{ caller(name, 2) }}{{ caller() }}</{{ name }}>{% endmacro %}{% for m in messages %}{% call(n, x='-') tag(m.role) %}\n  {{ n | upper }}{{ x }}{{ m.content | trim }}{{ loop.index }}\n{% endcall %}{% endfor %}",
+    "{% macro f() %}{{ caller is defined }}{{ caller() if caller else 'none' }}{% endmacro %}{{ f() }}{% call f() %}body{% endcall %}",
+    "{% macro outer() %}[{{ caller() }}]{% endmacro %}{% macro inner(x) %}({{ caller(x) }}){% endmacro %}{% call outer() %}a{% call(y) inner('b') %}{{ y }}{% endcall %}c{% endcall %}",
+    "{% macro f() %}{{ messages[0].role }}{% endmacro %}{% call f() %}body{% endcall %}", "{% call 1 %}body{% endcall %}",
+    "{% filter upper | replace('B', 'x') %}\n a b {{ messages[0].role }}\n{% endfilter %}{% filter trim %}  {% for i in range(2) %} {{ i }} {% endfor %}  {% endfilter %}|",
+    "{% set x | trim | upper %}\n  a {{ 1 }}\n{% endset %}[{{ x }}]",
+    # generators, views and ranges are no lists
+    "{% set us = messages | selectattr('role', 'eq', 'nobody') %}{{ 'some' if us else 'none' }}{% for m in us %}x{% else %}empty{% endfor %}",
+    "{% set us = messages | selectattr('role', 'eq', 'user') %}{% for m in us %}{{ loop.index }}{{ loop.last }}{% endfor %};{% for m in us %}{{ m.role }}{% else %}used up{% endfor %}",
+    "{{ messages | selectattr('role') | length }}", "{{ messages | map(attribute='role') | tojson }}", "{{ messages | reverse | tojson }}", "{{ {'a': 1} | items | length }}",
+    "{{ {'a': 1}.items() | tojson }}", "{{ range(2) | tojson }}", "{{ range(2) + [1] }}", "{{ (messages | select)[1:] }}", "{{ messages | select | last }}",
+    "{% set g = [1, 2, 3] | select %}{{ g | first }}{{ g | first }}{{ g | list | length }}{{ g | first }}|{% set h = [1, 2, 3] | map('string') %}{{ '2' in h }}{{ h | join }}",
+    "{{ (messages | select)[0] is defined }} {{ messages | select is sequence }} {{ {}.keys() is sequence }} {{ range(3) is sequence }} {{ range(9)[2:5] | join }} {{ {'a': 1}.keys() | length }} {{ 'x' if {}.items() else 'y' }} {{ range(3) == [0, 1, 2] }} {{ (1, 2) == [1, 2] }}",
+    "{{ {'a': 1, 'b': [2]} == {'b': [2], 'a': 1} }} {{ {'a': 1} == {'a': 2} }} {{ {'a': 1} != {'b': 1} }} {{ 'abc'.startswith(['a']) }}", "{{ 'abc'.startswith(('x', 'a')) }}{{ [3, 1, 2] | reverse | list | join }}{{ [1, 2] | select | reverse | length }}",
+    # loops that are left
+    "{% for i in [1, 2] %}{{ i }}{% break %}{% else %}no whole pass{% endfor %}{% for i in [1, 2] %}{% continue %}{% else %} none{% endfor %}{% for i in [1, 2] %}{% if loop.last %}{% break %}{% endif %}{% else %}never{% endfor %}",
+    "{% for i in [1] %}{{ loop.depth }}{{ loop.depth0 }}{% for j in [1] %}{{ loop.depth }}{% endfor %}{{ loop['index'] }}{{ loop is mapping }}{{ loop is callable }}{% endfor %}{{ nothing is callable }}{% set ns = namespace(a=1) %}{{ ns['a'] }}{{ ns['b'] is defined }}",
+    # tests take what follows for their argument
+    "{{ 'a' is defined is string }}", "{{ (1 is true if 2 else 3) }}", "{{ 1 is number in [true] }}", "{{ 1 is odd not in [1] }}", "{{ (1 is eq(1)) is true }}{{ 1 is eq(1) is true }}{{ 'x' if 1 is eq(1) else 'y' }}",
+    # numbers
+    "{{ 10.0 }} {{ 100.0 }} {{ 20 / 2 }} {{ 1 / 3 }} {{ 2 / 3 * 100 }} {{ 1000000.0 * 1000000000.0 }} {{ 0.0001 }} {{ 0.00012345 }} {{ 123456789.125 }} {{ 9007199254740993.0 }} {{ -0.0 }} {{ -1200.0 | tojson }}",
+    "{{ '12' | int + 1 }} {{ ' -7 ' | int }} {{ 3.9 | int }} {{ -3.9 | int }} {{ true | int }} {{ -3 | abs }} {{ 2.5 | abs }} {{ (0 - 2) | abs }}",
+    # sort, unique, min, max, title
+    "{{ [3, 1, 2] | sort | join }} {{ ['b', 'A', 'a', 'B'] | sort | join }} {{ messages | sort(attribute='role') | map(attribute='role') | join(',') }} {{ 'cab' | sort | join }} {{ ['b', 1] | sort }}",
+    "{{ ['b', 'A', 'a', 'B'] | unique | join }} {{ messages | map(attribute='role') | unique | join(',') }} {{ messages | unique(attribute='role') | list | length }} {{ [1, 2, 1] | unique | list | tojson }}",
+    "{{ [3, 1, 2] | min }}{{ [3, 1, 2] | max }} {{ ['b', 'A'] | min }}{{ ['b', 'B'] | max }} {{ [] | min is defined }} {{ (messages | max(attribute='role')).role }} {{ messages | map('length') | max }}",
+    "{{ \"it's a-b (c) d_e f1g\" | title }} {{ \"it's a-b (c) d_e f1g\".title() }} {{ 'MIXED case' | title }}",
+    # what is marked safe
+    "{{ '<' | safe }}{{ ('<' | safe) ~ '>' }}{{ '<a>' | safe | replace('a', '<') }}{{ ['<' | safe, '>'] | join('&') }}{{ ('<' | safe) == '<' }}{{ '<a' | safe | upper | trim }}",
+    "{{ nothing | dictsort }}", "{{ nothing | indent }}",
     "{{ '' ~ messages[0].role | upper }}{{ messages[0].role | upper == 'USER' }}{{ -1 | string }}{{ 1 + 2 | string | length }}{{ 'a' is string and 'b' }}",
 ]
 

@@ -153,6 +153,15 @@ static void test_quoted(void) {
         {"<{{ messages[0].role }}>{{ messages[1].role }}", "<user><x>", "......qqq"},
         {"{{ messages | map(attribute='content') | join('+') }}", " Ab,cD +", "qqqqqqq."},
         {"{{ messages[0].content.lower() | indent(1, true) }}", "  ab,cd ", ".qqqqqqq"},
+        {"{% macro f() %}<{{ caller(messages[0].content) }}>{% endmacro %}{% call(x) f() %}{{ x "
+         "}}-{% "
+         "endcall %}",
+         "< Ab,cD ->", ".qqqqqqq.."},
+        {"{% filter upper | trim %}<{{ messages[0].content }} {% endfilter %}", "< AB,CD",
+         ".qqqqqq"},
+        {"{{ ['<', messages[0].content] | sort | join }}", " Ab,cD <", "qqqqqqq."},
+        {"{{ messages[0].content | unique | join }}{{ [messages[0].content, '!!'] | max }}",
+         " Ab,cD!!", "qqqqqq.."},
         {"{{ messages[0].content.title() }}{{ messages[0].content.rstrip('D ')[-1] }}", " Ab,Cd c",
          "qqqqqqqq"},
     };
@@ -192,6 +201,45 @@ static void test_quoted_named(void) {
 
 /* ---- variables, time, errors ---- */
 
+/* What Jinja does in another way than we could: refused by name. */
+static void test_refused(void) {
+    static const char *const cases[][2] = {
+        {"{{ cycler('a').next() }}", "cycler"},
+        {"{% set ns = namespace() %}{% for i in [4, 5] %}{% macro f() %}{{ i }}{% endmacro %}"
+         "{% set ns.f = f %}{% endfor %}{{ ns.f() }}",
+         "outside"},
+        {"{{ joiner is defined }}", "joiner"},
+        {"{{ lipsum }}", "lipsum"},
+        {"{{ self }}", "self"},
+        {"{% macro f() %}{{ varargs }}{% endmacro %}{{ f() }}", "varargs"},
+        {"{% macro f() %}{{ kwargs }}{% endmacro %}{{ f() }}", "kwargs"},
+        {"{% macro f() %}{% endmacro %}{{ f.name }}", "'name'"},
+        {"{% for i in [1] %}{{ loop.cycle(1, 2) }}{% endfor %}", "'cycle'"},
+        {"{% for i in [1] %}{{ loop.changed is defined }}{% endfor %}", "'changed'"},
+        {"{{ {'items': 1}.items }}", "'items'"},
+        {"{{ {}['keys'] is defined }}", "'keys'"},
+        {"{{ [].append is defined }}", "'append'"},
+        {"{{ 'a'.zfill(3) }}", "'zfill'"},
+        {"{{ 1.real }}", "'real'"},
+        {"{{ ('<' | safe) + '>' }}", "safe"},
+        {"{{ '>' + ('<' | safe) }}", "safe"},
+        {"{{ ('<a' | safe).replace('a', '>') }}", "safe"},
+        {"{{ {}.keys() == {}.keys() }}", "views"},
+        {"{{ [[1], [2]] | unique | list | length }}", "unique"},
+        {"{{ [1] | sort(true) }}", "option"},
+        {"{{ [1] | min(attribute='a,b') }}", "option"},
+        {"{{ 'x1' | int }}", "int"},
+        {"{{ '1_0' | int }}", "int"},
+        {"{% call(1) f() %}{% endcall %}", "parameter"},
+        {"{% filter nosuch %}{% endfilter %}", "'nosuch'"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int refused = render_text(cases[i][0], &greeting) == NULL;
+        CHECK(refused && strstr(error.text, cases[i][1]));
+        if (!refused) fprintf(stderr, "%s is not refused\n", cases[i][0]);
+    }
+}
+
 static void test_variables(void) {
     static const char text[] =
         "{{ name }} {{ flag }} {{ other is defined }} {{ strftime_now is defined }}";
@@ -227,6 +275,7 @@ static void test_variables(void) {
     CHECK(render_text("{{ '\xC3\xA9' | upper }}", &greeting) == NULL &&
           strstr(error.text, "ASCII"));
     CHECK(render_text("{{ x.y }}", &greeting) == NULL && strstr(error.text, "'x' is undefined"));
+    test_refused();
     CHECK(chat_template_open(NULL, 0, &error) == NULL && chat_template_open("{{", 2, NULL) == NULL);
     chat_template_close(NULL);
     GROUP("variables, the time, and errors with their line");
@@ -270,6 +319,16 @@ static void test_limits(void) {
         {"{% set ns = namespace(x=[]) %}{% for i in range(2000) %}{% set ns.x = [ns.x] %}{% endfor "
          "%}{{ ns.x | tojson }}",
          "deeply"},
+        {"{% for i in range(100) %}{{ range(100000) | sort | length }}{% endfor %}", ""},
+        {"{{ range(1000000) | unique | list | length }}", ""},
+        {"{% macro f() %}{{ caller() }}{% endmacro %}{% macro g() %}{% call f() %}{{ g() }}{% "
+         "endcall "
+         "%}{% endmacro %}{{ g() }}",
+         "deeply"},
+        {"{% macro f(x) %}{% endmacro %}{% for i in range(100000) %}{{ f(*range(100000)) }}{% "
+         "endfor "
+         "%}",
+         ""},
     };
     clock_t start = clock();
     for (size_t i = 0; i < sizeof endless / sizeof endless[0]; i++) {
@@ -298,6 +357,10 @@ static void test_limits(void) {
                                           {"{{ a", "(1)", " }}"},
                                           {"{{ 1", " is defined", " }}"},
                                           {"{{ 1", " and 1", " }}"},
+                                          {"", "{% filter trim %}", ""},
+                                          {"", "{% set x | trim %}", ""},
+                                          {"", "{% call f() %}", ""},
+                                          {"{{ f(", "*", "1) }}"},
                                           {"{{ ", "{1:", " }}"}};
     for (size_t i = 0; i < sizeof deep / sizeof deep[0]; i++) {
         char *middle = repeated(deep[i][1], 100000, deep[i][2]),
@@ -313,18 +376,21 @@ static void test_limits(void) {
 
 /* ---- damaged templates ---- */
 
-static const char rich[] = "{#- c -#}{%- set ns = namespace(a='', b=[1,2]) %}{% macro f(x, "
-                           "y='\\u00e9') -%}<{{ x ~ y }}>{%- endmacro %}\n"
-                           "{% for m in messages if m.role != \"q\" %}{% set ns.a = ns.a + "
-                           "m.content[1:-1:2].strip() | upper %}"
-                           "{{ f(m.role, y={'k': (1, 2.5)}['k'][0]) }}{% if loop.first and not "
-                           "loop.last or m is mapping %}{{ -1 ** 2 }}"
-                           "{% elif 'a' in m.content %}{% continue %}{% else %}{% break %}{% endif "
-                           "%}{% endfor %}{{ ns.a if ns.b else none }}"
-                           "{% set z %}{{ [1, 'x'] | tojson(indent=1) }}{% endset %}{{ "
-                           "z.split('\\n')[0] }}{% generation %}{{ 'a' is string }}"
-                           "{% endgeneration %}{{ messages | selectattr('role', 'eq', 'user') | "
-                           "map(attribute='content') | join(', ') }}";
+static const char rich[] =
+    "{#- c -#}{%- set ns = namespace(a='', b=[1,2]) %}{% macro f(x, "
+    "y='\\u00e9') -%}<{{ x ~ y }}>{%- endmacro %}\n"
+    "{% for m in messages if m.role != \"q\" %}{% set ns.a = ns.a + "
+    "m.content[1:-1:2].strip() | upper %}"
+    "{{ f(m.role, y={'k': (1, 2.5)}['k'][0]) }}{% if loop.first and not "
+    "loop.last or m is mapping %}{{ -1 ** 2 }}"
+    "{% elif 'a' in m.content %}{% continue %}{% else %}{% break %}{% endif "
+    "%}{% endfor %}{{ ns.a if ns.b else none }}"
+    "{% set z %}{{ [1, 'x'] | tojson(indent=1) }}{% endset %}{{ "
+    "z.split('\\n')[0] }}{% generation %}{{ 'a' is string }}"
+    "{% endgeneration %}{{ messages | selectattr('role', 'eq', 'user') | "
+    "map(attribute='content') | join(', ') }}{% macro g(a) %}{{ caller(*a) }}"
+    "{% endmacro %}{% call(q, w=1) g([2]) %}{{ q }}{% endcall %}{% filter trim "
+    "%} {{ [2, 1] | sort | unique | max }}{% endfilter %}";
 
 static void test_damaged(void) {
     static const char replacements[] = "\0{}%#'\"([)],.|-\\\n\x80"

@@ -3212,11 +3212,11 @@ static const struct {
     {"chatml", NULL, "<|im_end|>", CHI_CHATML},
     {"llama2", "<s>", "</s>",
      CHI_SYSTEM_FIRST
-     "{% for m in messages %}{% if m.role == 'user' %}"
-     "{{ bos_token + '[INST] ' }}{% if ns.system %}"
-     "{{ '<<SYS>>\n' + ns.system[:-2] + '\n<</SYS>>\n\n' }}{% set ns.system = '' %}{% endif %}"
-     "{{ m.content.strip() + ' [/INST]' }}{% elif m.role == 'assistant' %}"
-     "{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"},
+     "{% for m in messages %}{% if m.role == 'user' %}{% set system = '' %}{% if ns.system %}"
+     "{% set system = '<<SYS>>\n' + ns.system[:-2] + '\n<</SYS>>\n\n' %}{% set ns.system = '' %}"
+     "{% endif %}{{ bos_token + '[INST] ' + (system + m.content).strip() + ' [/INST]' }}"
+     "{% elif m.role == 'assistant' %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}"
+     "{% endfor %}"},
     {"llama3", "<|begin_of_text|>", "<|eot_id|>",
      "{{ bos_token }}{% for m in messages %}"
      "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content.strip() + "
@@ -3234,12 +3234,15 @@ static const struct {
      "{% set ns.system = '' %}{% elif m.role == 'assistant' %}"
      "{{ '<start_of_turn>model\n' + m.content.strip() + '<end_of_turn>\n' }}{% endif %}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"},
-    {"phi3", "<s>", "<|endoftext|>", "{% set after = '<|end|>\n' %}" CHI_ROLES_BY_TAG},
+    {"phi3", "<s>", "<|endoftext|>",
+     "{% set after = '<|end|>\n' %}" CHI_ROLES_BY_TAG
+     "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"},
     {"zephyr", "<s>", "</s>", "{% set after = eos_token + '\n' %}" CHI_ROLES_BY_TAG},
     {"command-r", "<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>",
      "{% set names = {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'} %}"
      "{{ bos_token }}{% for m in messages %}"
-     "{{ '<|START_OF_TURN_TOKEN|><|' + names[m.role] + '_TOKEN|>' + m.content.strip() + "
+     "{{ '<|START_OF_TURN_TOKEN|><|' + names[m.role] + '_TOKEN|>' + "
+     "(m.content if m.role == 'system' else m.content.strip()) + "
      "'<|END_OF_TURN_TOKEN|>' }}{% endfor %}{% if add_generation_prompt %}"
      "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"},
     {"deepseek",
@@ -3259,7 +3262,7 @@ static const struct {
      "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
      "{{ '<\xEF\xBD\x9CUser\xEF\xBD\x9C>' + m.content }}{% elif m.role == 'assistant' %}"
      "{{ '<\xEF\xBD\x9C"
-     "Assistant\xEF\xBD\x9C>' + m.content + eos_token }}"
+     "Assistant\xEF\xBD\x9C>' + m.content.split('</think>')[-1] + eos_token }}"
      "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
      "{{ '<\xEF\xBD\x9C"
      "Assistant\xEF\xBD\x9C>' }}{% endif %}"},

@@ -61,6 +61,11 @@ static inline void constraint_start(constraint *c) {
     if (c->state == NULL) die("--grammar: too ambiguous");
 }
 
+/* For grammars that name tokens. */
+static inline int constraint_find(const void *t, const char *name, size_t size) {
+    return tokenizer_find((const tokenizer *)t, name, size);
+}
+
 static inline void constraint_load(constraint *c, const char *path, const tokenizer *t, int n,
                                    int end) {
     grammar_error error;
@@ -69,7 +74,8 @@ static inline void constraint_load(constraint *c, const char *path, const tokeni
     bytes = grammar_size(text, size, &error);
     if (bytes == 0) die("%s: %s", path, error.text);
     c->memory[0] = allocate(bytes, 1);
-    c->grammar = grammar_compile(text, size, c->memory[0], bytes, &error);
+    c->grammar =
+        grammar_compile_tokens(text, size, constraint_find, t, c->memory[0], bytes, &error);
     if (c->grammar == NULL) die("%s: %s", path, error.text);
     free(text);
     c->memory[1] = allocate(grammar_state_size(), 1);
@@ -97,9 +103,8 @@ static inline void constraint_mask(constraint *c, float *logits) {
 
 /* The text goes on with this token.  1 = nothing may follow. */
 static inline int constraint_follow(constraint *c, int token) {
-    const grammar_token *t = &c->tokens[token];
     if (c->grammar == NULL) return 0;
-    if (grammar_accept(c->grammar, c->state, t->bytes, (size_t)t->size) != GRAMMAR_OK)
+    if (grammar_accept_token(c->grammar, c->state, c->vocabulary, token) != GRAMMAR_OK)
         die("--grammar: nested too deeply, or too ambiguous");
     return grammar_must_end(c->grammar, c->state);
 }

@@ -10,7 +10,7 @@
  *     for (each token) {
  *         grammar_mask(g, s, v, logits);      tokens that cannot come next become -infinity
  *         token = ...;
- *         grammar_accept(g, s, tokens[token].bytes, tokens[token].size);
+ *         grammar_accept_token(g, s, v, token);
  *     }
  *
  * C99 or C++11, libc only.  Nothing is allocated, printed or kept: memory is the caller's, aligned
@@ -24,6 +24,10 @@
  *   "..." characters; [...] one of them, ^ all others; . any; ( ) groups; | or; ? * + {3} {3,} {3,5}
  *   repeat what is before.  \n \r \t \\ \" \[ \] \- \^ \xHH \uHHHH \UHHHHHHHH are characters.  A rule
  *   ends with its line, unless a bracket is open or the next line begins with |.
+ *   <[1000]> is the token with this number, <think> the one with this name (grammar_compile_tokens
+ *   knows names), whatever its bytes; !<[1000]> and !<think> any other token that has bytes.  They
+ *   are for whole tokens: none is begun or left in the midst of one.  A token that ends the text is
+ *   never meant.
  *
  * HOW    Rules become a program of single bytes (characters are their UTF-8), choices, calls and
  *        returns (Thompson 1968, "Regular Expression Search Algorithm", with a stack of returns for
@@ -79,6 +83,13 @@ size_t grammar_size(const char *text, size_t size, grammar_error *error);
 grammar *grammar_compile(const char *text, size_t size, void *memory, size_t memory_size,
                          grammar_error *error);
 
+/* The same for a grammar that names tokens: find gives the number of the token called name [size],
+ * < and > included, or -1. */
+typedef int (*grammar_find)(const void *context, const char *name, size_t size);
+grammar *grammar_compile_tokens(const char *text, size_t size, grammar_find find,
+                                const void *context, void *memory, size_t memory_size,
+                                grammar_error *error);
+
 /* The state of an empty text. */
 size_t grammar_state_size(void);
 grammar_state *grammar_start(const grammar *g, void *memory, size_t memory_size);
@@ -95,6 +106,10 @@ int grammar_must_end(const grammar *g, const grammar_state *s); /* 1 = and nothi
 size_t grammar_vocabulary_size(int n);
 grammar_vocabulary *grammar_vocabulary_new(const grammar_token *tokens, int n, void *memory,
                                            size_t memory_size);
+
+/* Adds token number `token` of the vocabulary to the text, by its bytes or as what it is. */
+grammar_status grammar_accept_token(const grammar *g, grammar_state *s, const grammar_vocabulary *v,
+                                    int token);
 
 /* logits [n]: -infinity for every token that may not come next.  *allowed (or NULL): how many may. */
 grammar_status grammar_mask(const grammar *g, grammar_state *s, const grammar_vocabulary *v,
@@ -124,6 +139,8 @@ enum {            /* a step, which goes on with the next one unless it says othe
        GRI_GO,    /* to a */
        GRI_SPLIT, /* two threads: the next step, and a */
        GRI_CALL,  /* rule a; then the next step */
+       GRI_TOKEN, /* token a */
+       GRI_OTHER, /* any token but a */
        GRI_RETURN
 };
 
@@ -158,7 +175,9 @@ typedef struct gri_parser {
     const char *text, *p, *end;
     grammar *g; /* NULL = only count */
     int n_rules, n_code, depth;
-    long work; /* bytes read: repeats of nothing make no steps, but take time */
+    long work;         /* bytes read: repeats of nothing make no steps, but take time */
+    grammar_find find; /* NULL = tokens have no names */
+    const void *context;
     grammar_error *error;
     int failed;
 } gri_parser;
@@ -423,6 +442,45 @@ static void gri_literal(gri_parser *r) {
     r->p++;
 }
 
+/* A whole number up to most, of what it counts. */
+static long gri_number(gri_parser *r, long most, const char *what) {
+    long n = 0;
+    if (gri_peek(r) < '0' || gri_peek(r) > '9') gri_fail(r, "a number is expected");
+    for (; gri_peek(r) >= '0' && gri_peek(r) <= '9'; r->p++) {
+        int digit = *r->p - '0';
+        if (n > (most - digit) / 10) {
+            gri_fail(r, "%s is too large", what);
+            return 0;
+        }
+        n = n * 10 + digit;
+    }
+    return n;
+}
+
+/* <[number]> or <name>, or ! and one of these. */
+static void gri_token(gri_parser *r) {
+    const char *name;
+    int op = *r->p == '!' ? GRI_OTHER : GRI_TOKEN;
+    long token = 0;
+    size_t n;
+    if (op == GRI_OTHER) r->p++;
+    name = r->p++;
+    if (gri_peek(r) == '[') {
+        r->p++;
+        token = gri_number(r, 0x7fffffff, "the number of a token");
+        if (r->end - r->p < 2 || r->p[0] != ']' || r->p[1] != '>') gri_fail(r, "']>' is missing");
+        else r->p += 2;
+    } else {
+        while (*r->p != '>') r->p++; /* gri_skip_item saw it */
+        n = (size_t)(++r->p - name);
+        if (r->g) token = r->find ? r->find(r->context, name, n) : -1;
+        if (token < 0)
+            gri_fail(r, r->find ? "there is no token '%.*s'" : "token '%.*s': only numbers here",
+                     n > 60 ? 60 : (int)n, name);
+    }
+    gri_emit(r, op, 1, 0, (int)token); /* no byte is in 1 .. 0 */
+}
+
 /* ---- rules ---- */
 
 static void gri_alternatives(gri_parser *r, int nested);
@@ -453,6 +511,8 @@ static void gri_item(gri_parser *r) {
     } else if (c == '.') {
         r->p++;
         gri_emit_class(r, any, 1, 0);
+    } else if (c == '<' || c == '!') {
+        gri_token(r);
     } else if (c == '(') {
         r->p++;
         if (++r->depth > GRAMMAR_MAX_DEPTH) gri_fail(r, "brackets nested too deeply");
@@ -468,10 +528,12 @@ static void gri_item(gri_parser *r) {
 static void gri_skip_item(gri_parser *r) {
     int depth = 0;
     do {
-        int c = gri_peek(r), close = c == '"' ? '"' : c == '[' ? ']' : 0;
+        int c = gri_peek(r), close;
+        if (c == '!' && r->end - r->p > 1 && r->p[1] == '<') c = (r->p++, '<');
+        close = c == '"' ? '"' : c == '[' ? ']' : c == '<' ? '>' : 0;
         if (close) {
             for (r->p++; gri_peek(r) >= 0 && gri_peek(r) != close && gri_peek(r) != '\n'; r->p++)
-                if (*r->p == '\\' && r->end - r->p > 1) r->p++;
+                if (*r->p == '\\' && close != '>' && r->end - r->p > 1) r->p++;
             if (gri_peek(r) != close) gri_fail(r, "'%c' is missing", close);
             r->p++;
         } else if (c == '(' || c == ')') {
@@ -491,17 +553,6 @@ static void gri_skip_item(gri_parser *r) {
     } while (depth > 0 && !r->failed);
 }
 
-static long gri_number(gri_parser *r) {
-    long n = 0;
-    if (gri_peek(r) < '0' || gri_peek(r) > '9') gri_fail(r, "a number is expected");
-    for (; gri_peek(r) >= '0' && gri_peek(r) <= '9'; r->p++)
-        if ((n = n * 10 + (*r->p - '0')) > GRAMMAR_MAX_CODE) {
-            gri_fail(r, "a repeat is too large");
-            return 0;
-        }
-    return n;
-}
-
 /* ? * + {m} {m,} {m,n}; most -1 = any number. */
 static void gri_suffix(gri_parser *r, long *least, long *most) {
     int c = gri_peek(r);
@@ -511,12 +562,12 @@ static void gri_suffix(gri_parser *r, long *least, long *most) {
     if (c != '{') return;
     r->p++;
     gri_skip_blank(r, 0);
-    *least = *most = gri_number(r);
+    *least = *most = gri_number(r, GRAMMAR_MAX_CODE, "a repeat");
     gri_skip_blank(r, 0);
     if (gri_peek(r) == ',') {
         r->p++;
         gri_skip_blank(r, 0);
-        *most = gri_peek(r) == '}' ? -1 : gri_number(r);
+        *most = gri_peek(r) == '}' ? -1 : gri_number(r, GRAMMAR_MAX_CODE, "a repeat");
         gri_skip_blank(r, 0);
     }
     if (gri_peek(r) != '}') gri_fail(r, "'}' is missing");
@@ -704,11 +755,12 @@ static void gri_link(const grammar *g) {
 
 static int gri_parse(gri_parser *r, const char *text, size_t size, grammar *g,
                      grammar_error *error) {
-    memset(r, 0, sizeof *r);
     r->text = r->p = text;
     r->end = text + size;
     r->g = g;
     r->error = error;
+    r->n_rules = r->n_code = r->depth = r->failed = 0;
+    r->work = 0;
     if (error) error->text[0] = 0;
     gri_all_rules(r);
     return !r->failed;
@@ -725,12 +777,16 @@ size_t grammar_size(const char *text, size_t size, grammar_error *error) {
     return gri_bytes(r.n_rules, r.n_code);
 }
 
-grammar *grammar_compile(const char *text, size_t size, void *memory, size_t memory_size,
-                         grammar_error *error) {
+grammar *grammar_compile_tokens(const char *text, size_t size, grammar_find find,
+                                const void *context, void *memory, size_t memory_size,
+                                grammar_error *error) {
     gri_parser r;
     grammar *g = (grammar *)memory;
     size_t needed = grammar_size(text, size, error);
     if (needed == 0) return NULL;
+    memset(&r, 0, sizeof r);
+    r.find = find;
+    r.context = context;
     gri_parse(&r, text, size, NULL, error);
     if (!memory || memory_size < needed) {
         gri_fail(&r, "it takes %lu bytes of memory", (unsigned long)needed);
@@ -745,13 +801,18 @@ grammar *grammar_compile(const char *text, size_t size, void *memory, size_t mem
     return g;
 }
 
+grammar *grammar_compile(const char *text, size_t size, void *memory, size_t memory_size,
+                         grammar_error *error) {
+    return grammar_compile_tokens(text, size, NULL, NULL, memory, memory_size, error);
+}
+
 /* ---- states ---- */
 
 typedef struct gri_node { /* of a stack of returns: where to, and what is below; 0 = the bottom */
     int32_t step, below;
 } gri_node;
 
-typedef struct gri_thread { /* waits for a byte at step, or (-1) is at the grammar's end */
+typedef struct gri_thread { /* waits for a byte or token at step, or (-1) is at the grammar's end */
     int32_t step, node;
 } gri_thread;
 
@@ -826,17 +887,18 @@ static int gri_visit(grammar_state *s, int n_work, int32_t step, int32_t node) {
     return n_work + 1;
 }
 
-/* Adds to the pool, from *end on, the threads that wait for a byte or have ended. */
+/* Adds to the pool, from *end on, the threads that wait for a byte or a token or have ended. */
 static void gri_close(const grammar *g, grammar_state *s, int32_t step, int32_t node, int *end) {
     const gri_step *code = gri_code(g);
     int n = gri_visit(s, 0, step, node);
     while (n > 0 && !s->limit) {
         gri_thread t = s->work[--n];
         const gri_step *at = &code[t.step];
-        int waits = at->op == GRI_BYTE || (at->op == GRI_RETURN && t.node == 0);
+        int ended = at->op == GRI_RETURN && t.node == 0;
+        int waits = ended || at->op == GRI_BYTE || at->op == GRI_TOKEN || at->op == GRI_OTHER;
         if (waits && *end == GRI_POOL) s->limit = 1;
         else if (waits) {
-            s->pool[*end].step = at->op == GRI_BYTE ? t.step : -1;
+            s->pool[*end].step = ended ? -1 : t.step;
             s->pool[(*end)++].node = t.node;
         } else if (at->op == GRI_RETURN) {
             n = gri_visit(s, n, s->nodes[t.node].step, s->nodes[t.node].below);
@@ -908,31 +970,42 @@ static void gri_tidy(grammar_state *s) {
     for (i = 1; i < n; i++) gri_push(s, s->nodes[i].step, s->nodes[i].below);
 }
 
-/* Adds bytes, and keeps them or not. */
-static grammar_status gri_add(const grammar *g, grammar_state *s, const char *bytes, size_t size,
-                              int keep) {
-    int first, from, to, end, nodes;
+/* The threads after some bytes: in the pool from *from to *to, none if the bytes do not follow. */
+static void gri_read(const grammar *g, grammar_state *s, const char *bytes, size_t size, int *from,
+                     int *to) {
+    int first = s->n_threads, end;
     size_t i;
-    if (!g || !s || (!bytes && size)) return GRAMMAR_ARGUMENT;
-    s->limit = 0;
-    nodes = s->n_nodes;
-    first = to = s->n_threads;
-    for (from = 0, i = 0; i < size; i++) { /* the latest are moved to behind the text's own */
-        end = gri_advance(g, s, from, to, to, (unsigned char)bytes[i]);
-        if (from > 0) memmove(&s->pool[first], &s->pool[to], (size_t)(end - to) * sizeof *s->pool);
-        end -= from > 0 ? to - first : 0;
-        from = first;
-        to = end;
-        if (s->limit || to == from) break;
+    *from = 0;
+    *to = first;
+    for (i = 0; i<size && * to> * from && !s->limit; i++) {
+        end = gri_advance(g, s, *from, *to, *to, (unsigned char)bytes[i]);
+        if (*from > 0) /* the latest are moved to behind the text's own */
+            memmove(&s->pool[first], &s->pool[*to], (size_t)(end - *to) * sizeof *s->pool);
+        *to = end - (*from > 0 ? *to - first : 0);
+        *from = first;
     }
-    if (i == size && keep) {
+}
+
+/* Keeps the threads from .. to as the text's own, or forgets them and what came after n_nodes. */
+static grammar_status gri_settle(grammar_state *s, int from, int to, int n_nodes, int keep) {
+    if (keep && to > from && !s->limit) {
         memmove(s->pool, &s->pool[from], (size_t)(to - from) * sizeof *s->pool);
         s->n_threads = to - from;
         gri_tidy(s);
         return GRAMMAR_OK;
     }
-    gri_drop_nodes(s, nodes);
-    return s->limit ? GRAMMAR_LIMIT : i == size ? GRAMMAR_OK : GRAMMAR_REFUSED;
+    gri_drop_nodes(s, n_nodes);
+    return s->limit ? GRAMMAR_LIMIT : to > from ? GRAMMAR_OK : GRAMMAR_REFUSED;
+}
+
+static grammar_status gri_add(const grammar *g, grammar_state *s, const char *bytes, size_t size,
+                              int keep) {
+    int from, to, n_nodes;
+    if (!g || !s || (!bytes && size)) return GRAMMAR_ARGUMENT;
+    s->limit = 0;
+    n_nodes = s->n_nodes;
+    gri_read(g, s, bytes, size, &from, &to);
+    return gri_settle(s, from, to, n_nodes, keep);
 }
 
 grammar_status grammar_accept(const grammar *g, grammar_state *s, const char *bytes, size_t size) {
@@ -1016,6 +1089,41 @@ grammar_vocabulary *grammar_vocabulary_new(const grammar_token *tokens, int n, v
     return v;
 }
 
+/* Does thread t wait for this token as a whole? */
+static int gri_means(const grammar *g, gri_thread t, const grammar_token *token, int32_t number) {
+    const gri_step *at = t.step < 0 ? NULL : &gri_code(g)[t.step];
+    if (!at || token->is_end) return 0;
+    return at->op == GRI_TOKEN ? at->a == number
+                               : at->op == GRI_OTHER && at->a != number && token->size > 0;
+}
+
+/* Does any of the text's threads? */
+static int gri_is_meant(const grammar *g, const grammar_state *s, const grammar_token *token,
+                        int32_t number) {
+    int i;
+    for (i = 0; i < s->n_threads; i++)
+        if (gri_means(g, s->pool[i], token, number)) return 1;
+    return 0;
+}
+
+grammar_status grammar_accept_token(const grammar *g, grammar_state *s, const grammar_vocabulary *v,
+                                    int token) {
+    const grammar_token *t;
+    int from, to, i, n_nodes;
+    if (!g || !s || !v || token < 0 || token >= v->n) return GRAMMAR_ARGUMENT;
+    t = &v->tokens[token];
+    n_nodes = s->n_nodes;
+    s->limit = 0;
+    from = to = s->n_threads;
+    if (t->size > 0 && !t->is_end) gri_read(g, s, t->bytes, (size_t)t->size, &from, &to);
+    gri_next_stamp(s); /* a thread that is there twice now is once after the next byte */
+    for (i = 0; i < s->n_threads && !s->limit; i++)
+        if (gri_means(g, s->pool[i], t, token))
+            gri_close(g, s, s->pool[i].step + 1, s->pool[i].node, &to);
+    if (to - from > GRAMMAR_MAX_THREADS) s->limit = 1;
+    return gri_settle(s, from, to, n_nodes, 1);
+}
+
 /* Sets of threads, each with what every byte leads to: an automaton that is made as it is needed
  * (Thompson 1968) and forgotten when it is full. */
 static void gri_begin_sets(grammar_state *s, int n_nodes) {
@@ -1074,8 +1182,11 @@ static int gri_descend(const grammar *g, grammar_state *s, const grammar_token *
 grammar_status grammar_mask(const grammar *g, grammar_state *s, const grammar_vocabulary *v,
                             float *logits, int *allowed) {
     int i, depth = 0, stuck = 0, count = 0, may_end = grammar_may_end(g, s), n_nodes;
+    int whole = 0; /* some thread waits for a token as a whole */
     if (!g || !s || !v || !logits) return GRAMMAR_ARGUMENT;
     n_nodes = s->n_nodes;
+    for (i = 0; i < s->n_threads; i++)
+        whole |= s->pool[i].step >= 0 && gri_code(g)[s->pool[i].step].op != GRI_BYTE;
     gri_begin_sets(s, n_nodes);
     for (i = 0; i < v->n && !s->limit; i++) {
         const grammar_token *t = &v->tokens[gri_order(v)[i]];
@@ -1091,6 +1202,7 @@ grammar_status grammar_mask(const grammar *g, grammar_state *s, const grammar_vo
             ok = depth == t->size;
             stuck = ok ? 0 : depth + 1;
         }
+        if (!ok && whole) ok = gri_is_meant(g, s, t, gri_order(v)[i]);
         count += ok;
         if (!ok) logits[gri_order(v)[i]] = -(float)HUGE_VAL;
     }

@@ -452,6 +452,10 @@ grammar_text() {
     "$program" examples/toy_lm -n 1 --grammar "$program.gbnf" 2>&1 | grep -q "$cut" || return 1
     printf 'root ::= "a"*\n' >"$program.gbnf"
     if "$program" examples/toy_lm -n 1 --grammar "$program.gbnf" 2>&1 | grep -q "$cut"; then return 1; fi
+    printf 'root ::= <[302]>{2} !<[302]>? <0x21>\n' >"$program.gbnf" # tokens by number and by name
+    "$program" examples/toy_lm -p Here --grammar "$program.gbnf" -t 0 | grep -q '^Hereee.*!$' || return 1
+    printf 'root ::= <nosuch>\n' >"$program.gbnf"
+    "$program" examples/toy_lm --grammar "$program.gbnf" 2>&1 | grep -q "there is no token '<nosuch>'" || return 1
 }
 
 offer_help() { # every program with a usage prints it on stdout for --help, and nothing else

@@ -50,6 +50,9 @@ printf 'Is it?\nIs it not?\nGo on\n' | chat ruled --seed 3 -t 2 -n 20 --grammar 
 [ "$(grep -c -x -E 'yes|no( never)*' "$out/ruled")" -eq 3 ] || bad "answers do not follow the grammar"
 printf 'Is it?\n' | chat cut --tokenizer examples/toy_lm -n 1 --grammar "$out/grammar"
 says cut 'ends before the grammar does'
+printf 'root ::= <[302]>{3} !<[302]> <0x21>\n' >"$out/grammar" # tokens by number and by name
+printf 'Is it?\n' | chat tokens --seed 3 -t 2 --grammar "$out/grammar"
+tr -d '\n' <"$out/tokens" | grep -q '^eee.*!$' || bad "an answer does not follow a grammar that names tokens"
 
 # Ctrl-C ends an answer that would last for minutes, and not the program
 {

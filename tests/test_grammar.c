@@ -294,6 +294,134 @@ static void test_tokens(void) {
     GROUP("%d texts of JSON, masks at each step; the longest has %d bytes", finished, (int)longest);
 }
 
+/* ---- tokens as a whole ---- */
+
+enum { A, B, THINK, END_THINK, AB, END, X, PAD, N_WHOLE };
+static const grammar_token whole[N_WHOLE] = {{"a", 1, 0},   {"b", 1, 0},  {"", 0, 0},
+                                             {"", 0, 0},    {"ab", 2, 0}, {"end", 3, 1},
+                                             {"<x>", 3, 0}, {"", 0, 0}};
+
+static int find_whole(const void *context, const char *name, size_t size) {
+    static const char *const names[N_WHOLE] = {"a",  "b",   "<think>", "</think>",
+                                               "ab", "end", "<x>",     "<pad )\"\\>"};
+    CHECK(context == whole);
+    for (int i = 0; i < N_WHOLE; i++)
+        if (strlen(names[i]) == size && memcmp(names[i], name, size) == 0) return i;
+    return -1;
+}
+
+static int has_text(int t) { return t == A || t == B || t == AB || t == X; }
+
+/* The text that the tokens make. */
+static const char *joined(const int *t, int n) {
+    static char text[64];
+    text[0] = 0;
+    for (int i = 0; i < n; i++) strncat(text, whole[t[i]].bytes, (size_t)whole[t[i]].size);
+    return text;
+}
+
+static int is_thought(const int *t, int n) {
+    int at = 1;
+    if (n < 2 || t[0] != THINK) return 0;
+    while (at < n && has_text(t[at])) at++;
+    if (at == n || t[at++] != END_THINK) return 0;
+    while (at < n && has_text(t[at])) at++;
+    return at == n;
+}
+
+static int is_both(const int *t, int n) {
+    for (int i = 0; i < n; i++)
+        if (!has_text(t[i])) return 0;
+    return (n == 1 && t[0] == A) || (n == 2 && t[0] == A && t[1] == AB) ||
+           strcmp(joined(t, n), "aabb") == 0;
+}
+
+static int is_pairs(const int *t, int n) {
+    for (int i = 0; i < n; i++)
+        if (i % 2 ? t[i] != B : !has_text(t[i]) || t[i] == B) return 0;
+    return n % 2 == 0;
+}
+
+static int is_pads(const int *t, int n) {
+    for (int i = 0; i < n; i++)
+        if (t[i] != (i ? PAD : X)) return 0;
+    return n >= 2 && n <= 3;
+}
+
+static const struct {
+    const char *text;
+    int (*is)(const int *t, int n);
+} whole_languages[] = {
+    {"root ::= <think> thinking </think> .* # <x> \nthinking ::= !</think>*", is_thought},
+    {"root ::= \"a\" <[4]> | \"a\" \"ab\" \"b\" | <[0]>", is_both},
+    {"root ::= (!<[1]> \"b\")*", is_pairs},
+    {"root ::= ( (<x>) (<pad )\"\\>) {1,2} )", is_pads},
+};
+
+static int whole_begins(size_t l, int *t, int n, int more) {
+    if (whole_languages[l].is(t, n)) return 1;
+    for (t[n] = 0; more > 0 && t[n] < N_WHOLE; t[n]++)
+        if (whole_begins(l, t, n + 1, more - 1)) return 1;
+    return 0;
+}
+
+/* As `reads`, by tokens; the mask says of every token what asking for it says. */
+static int reads_whole(const grammar *g, const grammar_vocabulary *v, const int *t, int n) {
+    static grammar_state memory[2];
+    grammar_state *s = grammar_start(g, &memory[0], sizeof *memory);
+    int i = 0, allowed = 0, count = 0;
+    while (i < n && grammar_accept_token(g, s, v, t[i]) == GRAMMAR_OK) i++;
+    for (int k = 0; n <= 2 && k < N_WHOLE; k++) {
+        float logits[N_WHOLE] = {0};
+        CHECK(grammar_mask(g, s, v, logits, &allowed) == GRAMMAR_OK);
+        memcpy(&memory[1], s, sizeof *memory);
+        int ok = k == END ? grammar_may_end(g, s)
+                          : grammar_accept_token(g, &memory[1], v, k) == GRAMMAR_OK;
+        CHECK(ok == (logits[k] >= 0));
+        count += ok;
+    }
+    CHECK(n > 2 || count == allowed);
+    return i < n ? 0 : 1 + grammar_may_end(g, s);
+}
+
+static void test_whole_tokens(void) {
+    static char memory[1 << 10];
+    grammar_vocabulary *v = grammar_vocabulary_new(whole, N_WHOLE, memory, sizeof memory);
+    for (size_t l = 0; l < sizeof whole_languages / sizeof *whole_languages; l++) {
+        const char *text = whole_languages[l].text;
+        size_t size = grammar_size(text, strlen(text), &error);
+        grammar *g = grammar_compile_tokens(text, strlen(text), find_whole, whole, malloc(size),
+                                            size, &error);
+        int wrong = 0;
+        check(g != NULL, text, error.text);
+        if (!g) continue;
+        for (int n = 0, count = 1; n <= 4; n++, count *= N_WHOLE)
+            for (int k = 0; k < count; k++) {
+                int t[8];
+                for (int i = 0, rest = k; i < n; i++, rest /= N_WHOLE) t[i] = rest % N_WHOLE;
+                int is = whole_languages[l].is(t, n), may = is || whole_begins(l, t, n, 3);
+                wrong += reads_whole(g, v, t, n) != (is ? 2 : may);
+            }
+        check(wrong == 0, text, "against the predicate");
+        free(g);
+    }
+    grammar *g = must_compile("root ::= \"a\" <[1]> \"c\"");
+    grammar_state *s = start(g);
+    CHECK(grammar_accept(g, s, "a", 1) == GRAMMAR_OK);
+    CHECK(grammar_allows(g, s, "b", 1) == GRAMMAR_REFUSED); /* bytes are no token */
+    CHECK(grammar_accept_token(g, s, v, N_WHOLE) == GRAMMAR_ARGUMENT &&
+          grammar_accept_token(g, s, v, -1) == GRAMMAR_ARGUMENT &&
+          grammar_accept_token(g, s, NULL, 1) == GRAMMAR_ARGUMENT);
+    CHECK(grammar_accept_token(g, s, v, AB) == GRAMMAR_REFUSED);
+    CHECK(grammar_accept_token(g, s, v, B) == GRAMMAR_OK && !grammar_may_end(g, s));
+    CHECK(grammar_accept(g, s, "c", 1) == GRAMMAR_OK && grammar_must_end(g, s));
+    CHECK(!grammar_compile_tokens("root ::= <y>", 12, find_whole, whole, memory, sizeof memory,
+                                  &error) &&
+          strcmp(error.text, "line 1: there is no token '<y>'") == 0);
+    free(s), free(g);
+    GROUP("tokens as a whole: every row of up to 4");
+}
+
 /* ---- what is refused ---- */
 
 static void test_refused(void) {
@@ -327,7 +455,14 @@ static void test_refused(void) {
                  {"root ::= \"\xC3\"", "UTF-8"},
                  {"root := \"a\"", "'::=' is expected"},
                  {"root ::= \"a\"\n\n\"b\"", "line 3: the name of a rule is expected"},
-                 {"root ::= <token>", "'<' is not expected"},
+                 {"root ::= \"a\"\n| <token>", "line 2: token '<token>': only numbers here"},
+                 {"root ::= <[]>", "a number is expected"},
+                 {"root ::= <[1>", "']>' is missing"},
+                 {"root ::= <[1]", "'>' is missing"},
+                 {"root ::= (<a\n>)", "'>' is missing"},
+                 {"root ::= !\"a\"", "'!' is not expected"},
+                 {"root ::= <[2147483648]>", "the number of a token is too large"},
+                 {"root ::= !<[1]>? root", "rule 'root' begins with itself"},
                  {"root ::= \x1b[2J", "'?' is not expected"},
                  {"root ::= ((((\"abc\"{99}){99}){99}){99})", "the grammar is too large"},
                  {"root ::= ((((\"\"{9999}){9999}){9999}){9999})", "the grammar is too large"},
@@ -440,15 +575,16 @@ static void test_many_sets(void) {
 /* Any bytes: a grammar that works, or one line of why not. */
 static void test_random(void) {
     static const char *const parts[] = {
-        "root",   " ::= ", "\n", "|", "(", ")",  "*", "+", "?",  "{2}", "{0,3}", "\"a\"",
-        "[^a-z]", ".",     " ",  "#", "b", "\"", "]", "[", "\\", "{",   "}",     "\xC3\xA9"};
+        "root",  " ::= ", "\n",     "|",        "(",      ")", "*", "+",  "?", "{2}",
+        "{0,3}", "\"a\"", "[^a-z]", ".",        " ",      "#", "b", "\"", "]", "[",
+        "\\",    "{",     "}",      "\xC3\xA9", "<[98]>", "!", "<", ">"};
     char text[400];
     int compiled = 0;
     for (int round = 0; round < 20000; round++) {
         size_t n = 0;
         int k = (int)any(30);
         n += (size_t)sprintf(text, "%s", round & 1 ? "b ::= \"b\"? [x-z] | \"\"\nroot ::= " : "");
-        while (k-- > 0) n += (size_t)sprintf(text + n, "%s", parts[any(round % 4 ? 17 : 24)]);
+        while (k-- > 0) n += (size_t)sprintf(text + n, "%s", parts[any(round % 4 ? 17 : 28)]);
         grammar *g = compile(text, n);
         if (!g) check(error.text[0] && !strchr(error.text, '\n'), text, "no reason");
         else {
@@ -471,6 +607,7 @@ int main(void) {
     test_languages();
     test_characters();
     test_tokens();
+    test_whole_tokens();
     test_refused();
     test_hostile();
     test_limits();

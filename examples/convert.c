@@ -73,6 +73,7 @@ typedef struct conversion {
     const mfi_gguf_arch *arch; /* what the model becomes; NULL = it is GGUF already */
     const struct features *features;
     transformer_config *config; /* what the file has to say */
+    quantize_model mixture;     /* what types depend on */
     const mfi_name *names[2];   /* of tensors: looked at in this order */
     float *factors[2];          /* of RoPE: short and long ones */
     output_tensor *tensors;
@@ -314,12 +315,12 @@ static int by_place(const void *a, const void *b) {
 }
 
 /* The type that the preset gives to a tensor; -1 and an error if it cannot be had. */
-static int chosen_type(conversion *c, const output_tensor *t, int n_layers, int tied) {
+static int chosen_type(conversion *c, const output_tensor *t) {
     const arguments *a = c->arguments;
     const source_piece *p = &t->pieces[0];
     int type;
     if (!a->preset) return t->type;
-    type = quantize_tensor_type(a->preset, t->name, t->n_dims, (size_t)p->cols, n_layers, tied);
+    type = quantize_tensor_type(a->preset, &c->mixture, t->name, t->n_dims, (size_t)p->cols);
     if (type == t->type) return type;
     if (piece_row_bytes(p) == 0) {
         if (t->n_dims < 2) return t->type; /* whatever it is, it is no matrix */
@@ -332,8 +333,7 @@ static int chosen_type(conversion *c, const output_tensor *t, int n_layers, int 
     return type;
 }
 
-static int plan_stored(conversion *c, const mfi_tensor *stored, output_tensor *t, int n_layers,
-                       int tied) {
+static int plan_stored(conversion *c, const mfi_tensor *stored, output_tensor *t) {
     int i;
     source_piece *p = &t->pieces[0];
     if (stored->name_length >= sizeof t->name || memchr(stored->name, 0, stored->name_length))
@@ -352,32 +352,42 @@ static int plan_stored(conversion *c, const mfi_tensor *stored, output_tensor *t
     for (i = 0; i < t->n_dims; i++) t->dims[i] = stored->dims[t->n_dims - 1 - i];
     for (i = 1; i < t->n_dims; i++) p->rows *= t->dims[i];
     p->cols = t->dims[0];
-    t->type = chosen_type(c, t, n_layers, tied);
+    t->type = chosen_type(c, t);
     return t->type >= 0;
 }
 
-/* How many layers an architecture that is known has.  What others may quantise is not known. */
-static int count_layers(conversion *c, int *n_layers) {
-    char key[64];
+/* A key of the architecture; of a list, which some have of heads, the first number.  -1 = none. */
+static int read_count(conversion *c, const char *key) {
+    char text[96];
     model_file_value v;
-    int64_t n = 0;
-    const char *arch = c->in->info.family;
+    int64_t n = -1;
+    snprintf(text, sizeof text, "%s%s", c->in->info.family, key);
+    memset(&v, 0, sizeof v);
+    return model_file_find(c->in, text, &v) && model_file_int(&v, 0, &n) && n >= 0 && n <= 1 << 20
+               ? (int)n
+               : -1;
+}
+
+/* Of an architecture that is known.  What others may quantise is not. */
+static int read_mixture(conversion *c) {
+    quantize_model *m = &c->mixture;
     size_t i, count = sizeof mfi_gguf_archs / sizeof *mfi_gguf_archs;
-    for (i = 0; i < count && strcmp(arch, mfi_gguf_archs[i].name) != 0;) i++;
+    m->arch = c->in->info.family;
+    for (i = 0; i < count && strcmp(m->arch, mfi_gguf_archs[i].name) != 0;) i++;
     if (i == count)
         return fail(c, "general.architecture '%s': which of its tensors to convert is not known",
-                    arch);
-    snprintf(key, sizeof key, "%s.block_count", arch);
-    memset(&v, 0, sizeof v);
-    if (!model_file_find(c->in, key, &v) || !model_file_int(&v, 0, &n) || n < 0 || n > 1 << 20)
-        return fail(c, "%s is missing or no count", key);
-    *n_layers = (int)n;
-    return 1;
+                    m->arch);
+    m->n_layers = read_count(c, ".block_count");
+    m->n_heads = read_count(c, ".attention.head_count");
+    m->n_kv_heads = read_count(c, ".attention.head_count_kv");
+    m->n_experts = read_count(c, ".expert_count");
+    if (m->n_kv_heads < 0) m->n_kv_heads = m->n_heads; /* each has its own */
+    m->tied = mfi_lookup(c->in, "output.weight", 13) == NULL;
+    return m->n_layers >= 0 ? 1 : fail(c, "%s.block_count is missing or no count", m->arch);
 }
 
 static int plan_gguf(conversion *c) {
     size_t i, n = c->in->n_found;
-    int n_layers = 0, tied = mfi_lookup(c->in, "output.weight", 13) == NULL;
     const mfi_tensor **order = (const mfi_tensor **)malloc((n + 1) * sizeof *order);
     c->tensors = (output_tensor *)calloc(n + 1, sizeof *c->tensors);
     if (!order || !c->tensors) {
@@ -386,9 +396,8 @@ static int plan_gguf(conversion *c) {
     }
     for (i = 0; i < n; i++) order[i] = &c->in->found[i];
     if (n > 1) qsort((void *)order, n, sizeof *order, by_place);
-    if (!c->arguments->preset || count_layers(c, &n_layers))
-        for (; c->n_tensors < n &&
-               plan_stored(c, order[c->n_tensors], &c->tensors[c->n_tensors], n_layers, tied);)
+    if (!c->arguments->preset || read_mixture(c))
+        for (; c->n_tensors < n && plan_stored(c, order[c->n_tensors], &c->tensors[c->n_tensors]);)
             c->n_tensors++;
     free((void *)order);
     if (c->error[0]) return 0;
@@ -613,6 +622,15 @@ static void cut_context(conversion *c) {
     m->context = window;
 }
 
+static void set_mixture(conversion *c) {
+    const transformer_config *m = c->config;
+    c->mixture.arch = c->arch->name;
+    c->mixture.n_layers = m->n_layers;
+    c->mixture.n_heads = m->n_heads;
+    c->mixture.n_kv_heads = m->n_kv_heads;
+    c->mixture.tied = m->tied;
+}
+
 static int adapt_config(conversion *c) {
     transformer_config *m = c->config;
     int i;
@@ -737,8 +755,7 @@ static int matrix_type(const conversion *c, const output_tensor *t) {
     const quantize_preset *preset = c->arguments->preset;
     int i, type = t->pieces[0].dtype;
     if (preset)
-        return quantize_tensor_type(preset, t->name, t->n_dims, (size_t)t->dims[0],
-                                    c->config->n_layers, c->config->tied);
+        return quantize_tensor_type(preset, &c->mixture, t->name, t->n_dims, (size_t)t->dims[0]);
     for (i = 1; i < t->n_pieces; i++)
         if (t->pieces[i].dtype != type) type = TRANSFORMER_F32;
     return strcmp(t->name, "position_embd.weight") == 0 ? (int)TRANSFORMER_F32 : type;
@@ -1403,6 +1420,7 @@ static int plan_other(conversion *c, tokenizer **t) {
     c->config = (transformer_config *)malloc(sizeof *c->config);
     if (!c->config) return fail(c, "not enough memory");
     if (!find_architecture(c) || !adapt_config(c)) return 0;
+    set_mixture(c);
     note_foreign(c);
     put_general(c);
     put_sizes(c);

@@ -28,17 +28,22 @@
  * REFUSES    NaN and infinity, except in F32 and BF16; numbers too large for F16 or for a block's
  *            F16 scale.
  * PRESETS    A preset (quantize_preset_find "q4_k_m") says which type each tensor of a model gets,
- *            by the name that GGUF gives it.  What stays F32: vectors, position_embd.weight, and
- *            whatever is not called *.weight.  The mixtures:
+ *            by the name that GGUF gives it: the type that llama.cpp's llama-quantize chooses
+ *            (September 2026).  What stays F32: vectors, position_embd.weight, ffn_gate_inp.weight
+ *            and whatever is not called *.weight.  The mixtures:
  *
- *              preset   most    output  token_embd  attn_v, ffn_down  attn_qkv
- *              q4_k_m   Q4_K    Q6_K    Q4_K        half of them Q6_K Q5_K
- *              q5_k_m   Q5_K    Q6_K    Q5_K        half of them Q6_K Q6_K
- *              q6_k     Q6_K    Q6_K    Q6_K        Q6_K              Q6_K
+ *              preset   most    output  token_embd  attn_v, attn_qkv, ffn_down
+ *              q4_k_m   Q4_K    Q6_K    Q4_K        half of them Q6_K
+ *              q5_k_m   Q5_K    Q6_K    Q5_K        half of them Q6_K
+ *              q6_k     Q6_K    Q6_K    Q6_K        Q6_K
  *              q4_0, q4_1, q5_0, q5_1: Q6_K for output, q8_0: Q8_0 everywhere
  *
  *            A head that is tied (there is no output.weight) makes token_embd.weight the output.
  *            "Half": of n layers, the first and the last eighth and every third between them.
+ *            Exceptions: Falcon's output is Q8_0, and in q4_k_m its ffn_down Q6_K in the first
+ *            sixteenth and else Q5_K where others have Q6_K; models of 80 layers whose heads share
+ *            keys and values have Q5_K for Q4_K in attn_v; of eight experts, attn_v, attn_qkv and
+ *            attn_k are Q8_0 and q4_k_m's attn_output is Q5_K.
  *            Where the width of a matrix is no multiple of the block, Q4_K becomes Q5_0, Q5_K
  *            Q5_1, Q6_K Q8_0; and where it is no multiple of 32 either, F16.
  * MACROS     QUANTIZE_IMPLEMENTATION, QUANTIZE_STATIC (everything static).
@@ -101,18 +106,24 @@ typedef struct quantize_preset {
     int file_type;    /* GGUF's general.file_type */
     int type;         /* of most matrices */
     int output;       /* of the head */
-    int more;         /* of attn_v and ffn_down, where they get more bits */
-    int qkv;          /* of attn_qkv */
+    int more;         /* of attn_v, attn_qkv and ffn_down, where they get more bits */
 } quantize_preset;
+
+/* What a mixture depends on besides the tensor. */
+typedef struct quantize_model {
+    const char *arch; /* GGUF's general.architecture; NULL = none that has exceptions */
+    int n_layers, n_heads, n_kv_heads, n_experts;
+    int tied; /* there is no output.weight */
+} quantize_model;
 
 /* By name, or the i-th; NULL if there is none. */
 QUANTIZE_API const quantize_preset *quantize_preset_find(const char *name);
 QUANTIZE_API const quantize_preset *quantize_preset_at(int i);
 
 /* The type of a tensor: its name in GGUF ("blk.3.attn_v.weight"), number of dimensions and width
- * (GGUF's first dimension); n_layers and tied are the model's. */
-QUANTIZE_API int quantize_tensor_type(const quantize_preset *preset, const char *name, int n_dims,
-                                      size_t n_cols, int n_layers, int tied);
+ * (GGUF's first dimension). */
+QUANTIZE_API int quantize_tensor_type(const quantize_preset *preset, const quantize_model *model,
+                                      const char *name, int n_dims, size_t n_cols);
 
 #ifdef __cplusplus
 }
@@ -567,17 +578,17 @@ QUANTIZE_API quantize_status quantize_rows(int type, const float *x, size_t n_ro
 /* ==== >>presets ============================================================================= */
 
 static const quantize_preset qzi_presets[] = {
-    {"f32", 0, QUANTIZE_F32, QUANTIZE_F32, QUANTIZE_F32, QUANTIZE_F32},
-    {"f16", 1, QUANTIZE_F16, QUANTIZE_F16, QUANTIZE_F16, QUANTIZE_F16},
-    {"bf16", 32, QUANTIZE_BF16, QUANTIZE_BF16, QUANTIZE_BF16, QUANTIZE_BF16},
-    {"q8_0", 7, QUANTIZE_Q8_0, QUANTIZE_Q8_0, QUANTIZE_Q8_0, QUANTIZE_Q8_0},
-    {"q6_k", 18, QUANTIZE_Q6_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K},
-    {"q5_k_m", 17, QUANTIZE_Q5_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K},
-    {"q4_k_m", 15, QUANTIZE_Q4_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K, QUANTIZE_Q5_K},
-    {"q5_1", 9, QUANTIZE_Q5_1, QUANTIZE_Q6_K, QUANTIZE_Q5_1, QUANTIZE_Q5_1},
-    {"q5_0", 8, QUANTIZE_Q5_0, QUANTIZE_Q6_K, QUANTIZE_Q5_0, QUANTIZE_Q5_0},
-    {"q4_1", 3, QUANTIZE_Q4_1, QUANTIZE_Q6_K, QUANTIZE_Q4_1, QUANTIZE_Q4_1},
-    {"q4_0", 2, QUANTIZE_Q4_0, QUANTIZE_Q6_K, QUANTIZE_Q4_0, QUANTIZE_Q4_0}};
+    {"f32", 0, QUANTIZE_F32, QUANTIZE_F32, QUANTIZE_F32},
+    {"f16", 1, QUANTIZE_F16, QUANTIZE_F16, QUANTIZE_F16},
+    {"bf16", 32, QUANTIZE_BF16, QUANTIZE_BF16, QUANTIZE_BF16},
+    {"q8_0", 7, QUANTIZE_Q8_0, QUANTIZE_Q8_0, QUANTIZE_Q8_0},
+    {"q6_k", 18, QUANTIZE_Q6_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K},
+    {"q5_k_m", 17, QUANTIZE_Q5_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K},
+    {"q4_k_m", 15, QUANTIZE_Q4_K, QUANTIZE_Q6_K, QUANTIZE_Q6_K},
+    {"q5_1", 9, QUANTIZE_Q5_1, QUANTIZE_Q6_K, QUANTIZE_Q5_1},
+    {"q5_0", 8, QUANTIZE_Q5_0, QUANTIZE_Q6_K, QUANTIZE_Q5_0},
+    {"q4_1", 3, QUANTIZE_Q4_1, QUANTIZE_Q6_K, QUANTIZE_Q4_1},
+    {"q4_0", 2, QUANTIZE_Q4_0, QUANTIZE_Q6_K, QUANTIZE_Q4_0}};
 
 QUANTIZE_API const quantize_preset *quantize_preset_at(int i) {
     if (i < 0 || (size_t)i >= sizeof qzi_presets / sizeof *qzi_presets) return NULL;
@@ -591,20 +602,60 @@ QUANTIZE_API const quantize_preset *quantize_preset_find(const char *name) {
     return NULL;
 }
 
-/* Does the name end so, perhaps after "blk.N."?  *layer = N, or -1. */
-static int qzi_called(const char *name, const char *end, int *layer) {
-    const char *p = name;
+/* What follows "blk.N." in a tensor's name, and *layer = N; the whole name, and -1, if nothing does. */
+static const char *qzi_part(const char *name, int *layer) {
+    const char *p = name + 4;
     *layer = -1;
-    if (strncmp(p, "blk.", 4) == 0) {
-        for (*layer = 0, p += 4; *p >= '0' && *p <= '9' && *layer < 100000; p++)
-            *layer = *layer * 10 + (*p - '0');
-        if (*p++ != '.') return 0;
-    }
-    return strcmp(p, end) == 0;
+    if (strncmp(name, "blk.", 4) != 0) return name;
+    for (*layer = 0; *p >= '0' && *p <= '9' && *layer < 100000; p++)
+        *layer = *layer * 10 + (*p - '0');
+    return *p == '.' ? p + 1 : name;
 }
 
 static int qzi_more_bits(int layer, int n) {
-    return layer < n / 8 || layer >= n - n / 8 || (layer - n / 8) % 3 == 2;
+    return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+}
+
+static int qzi_is_arch(const quantize_model *model, const char *arch) {
+    return model->arch && strcmp(model->arch, arch) == 0;
+}
+
+/* Eight query heads to one of keys and values: attn_v is small, so that more bits cost little. */
+static int qzi_is_70b(const quantize_model *model) {
+    return model->n_layers == 80 &&
+           (qzi_is_arch(model, "qwen2") || qzi_is_arch(model, "olmo") ||
+            (qzi_is_arch(model, "llama") && model->n_heads != model->n_kv_heads));
+}
+
+static int qzi_type_of_values(const quantize_preset *preset, const quantize_model *model,
+                              int layer) {
+    int type = qzi_more_bits(layer, model->n_layers) ? preset->more : preset->type;
+    if (model->n_experts == 8) return QUANTIZE_Q8_0;
+    return type == QUANTIZE_Q4_K && qzi_is_70b(model) ? (int)QUANTIZE_Q5_K : type;
+}
+
+static int qzi_type_of_down(const quantize_preset *preset, const quantize_model *model, int layer) {
+    if (preset->type == QUANTIZE_Q4_K && qzi_is_arch(model, "falcon")) {
+        if (layer < model->n_layers / 16) return preset->more;
+        return qzi_more_bits(layer, model->n_layers) ? QUANTIZE_Q5_K : QUANTIZE_Q4_K;
+    }
+    return qzi_more_bits(layer, model->n_layers) ? preset->more : preset->type;
+}
+
+/* In a preset that has blocks. */
+static int qzi_mixed_type(const quantize_preset *preset, const quantize_model *model,
+                          const char *name) {
+    int layer, eight = model->n_experts == 8;
+    const char *part = qzi_part(name, &layer);
+    if (strcmp(name, model->tied ? "token_embd.weight" : "output.weight") == 0)
+        return qzi_is_arch(model, "falcon") ? (int)QUANTIZE_Q8_0 : preset->output;
+    if (strcmp(part, "attn_v.weight") == 0 || strcmp(part, "attn_qkv.weight") == 0)
+        return qzi_type_of_values(preset, model, layer);
+    if (strncmp(part, "ffn_down", 8) == 0) return qzi_type_of_down(preset, model, layer);
+    if (eight && strcmp(part, "attn_k.weight") == 0) return QUANTIZE_Q8_0;
+    if (eight && preset->type == QUANTIZE_Q4_K && strcmp(part, "attn_output.weight") == 0)
+        return QUANTIZE_Q5_K;
+    return preset->type;
 }
 
 static int qzi_fallback(int type, size_t n_cols) {
@@ -617,21 +668,15 @@ static int qzi_fallback(int type, size_t n_cols) {
     return n_cols % (size_t)quantize_block(type) == 0 ? type : (int)QUANTIZE_F16;
 }
 
-QUANTIZE_API int quantize_tensor_type(const quantize_preset *preset, const char *name, int n_dims,
-                                      size_t n_cols, int n_layers, int tied) {
+QUANTIZE_API int quantize_tensor_type(const quantize_preset *preset, const quantize_model *model,
+                                      const char *name, int n_dims, size_t n_cols) {
     size_t n = name ? strlen(name) : 0;
-    int type, layer;
-    if (!preset || n < 7 || n_dims < 2 || strcmp(name + n - 7, ".weight") != 0 ||
-        strcmp(name, "position_embd.weight") == 0 || strstr(name, "norm"))
+    if (!preset || !model || n < 7 || n_dims < 2 || strcmp(name + n - 7, ".weight") != 0 ||
+        strcmp(name, "position_embd.weight") == 0 || strstr(name, "norm") ||
+        strstr(name, "ffn_gate_inp."))
         return QUANTIZE_F32;
-    type = preset->type;
-    if (strcmp(name, tied ? "token_embd.weight" : "output.weight") == 0) type = preset->output;
-    else if (qzi_called(name, "attn_qkv.weight", &layer)) type = preset->qkv;
-    else if ((qzi_called(name, "attn_v.weight", &layer) ||
-              qzi_called(name, "ffn_down.weight", &layer)) &&
-             qzi_more_bits(layer, n_layers))
-        type = preset->more;
-    return qzi_fallback(type, n_cols);
+    if (quantize_block(preset->type) == 1) return preset->type;
+    return qzi_fallback(qzi_mixed_type(preset, model, name), n_cols);
 }
 
 #ifdef __cplusplus

@@ -150,34 +150,90 @@ static void check_special(void) {
     CHECK(quantize_rows(99, gauss, 1, COLS, bytes, sizeof bytes, NULL) == QUANTIZE_ARGUMENT);
 }
 
+typedef struct preset_case {
+    const char *preset;
+    quantize_model model;
+    const char *name;
+    int dims, cols, type;
+} preset_case;
+
+#define PLAIN                                                                                      \
+    { NULL, 16, 4, 4, 0, 0 }
+#define TIED                                                                                       \
+    { NULL, 16, 4, 4, 0, 1 }
+#define FIVE                                                                                       \
+    { "llama", 5, 4, 2, 0, 1 }
+#define FALCON                                                                                     \
+    { "falcon", 32, 8, 1, 0, 1 }
+#define BIG                                                                                        \
+    { "llama", 80, 64, 8, 0, 0 }
+#define EIGHT                                                                                      \
+    { "llama", 32, 32, 8, 8, 0 }
+
+static const preset_case preset_cases[] = {
+    {"q4_k_m", PLAIN, "blk.0.attn_norm.weight", 1, 256, QUANTIZE_F32},
+    {"q4_k_m", PLAIN, "blk.0.attn_q.bias", 1, 256, QUANTIZE_F32},
+    {"q4_k_m", PLAIN, "blk.0.attn_q_norm.weight", 2, 256, QUANTIZE_F32},
+    {"q4_k_m", PLAIN, "position_embd.weight", 2, 256, QUANTIZE_F32},
+    {"q4_k_m", PLAIN, "token_embd.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", TIED, "token_embd.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", PLAIN, "output.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", PLAIN, "blk.3.attn_q.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", PLAIN, "blk.3.attn_q.weight", 2, 288, QUANTIZE_Q5_0},
+    {"q4_k_m", PLAIN, "blk.3.attn_q.weight", 2, 100, QUANTIZE_F16},
+    {"q4_k_m", PLAIN, "output.weight", 2, 96, QUANTIZE_Q8_0},
+    {"q4_0", PLAIN, "output.weight", 2, 100, QUANTIZE_F16},
+    {"q4_k_m", PLAIN, "blk.0.ffn_down.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", PLAIN, "blk.1.ffn_down.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", PLAIN, "blk.2.ffn_down.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", PLAIN, "blk.4.attn_v.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", PLAIN, "blk.5.attn_v.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", PLAIN, "blk.15.attn_v.weight", 2, 256, QUANTIZE_Q6_K},
+    /* one matrix of queries, keys and values is like one of values */
+    {"q4_k_m", PLAIN, "blk.3.attn_qkv.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", PLAIN, "blk.4.attn_qkv.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q5_k_m", PLAIN, "blk.3.attn_qkv.weight", 2, 256, QUANTIZE_Q5_K},
+    {"q4_k_m", PLAIN, "blk.3.attn_qkv.weight", 2, 96, QUANTIZE_Q5_0},
+    {"q4_0", PLAIN, "blk.4.attn_qkv.weight", 2, 256, QUANTIZE_Q4_0},
+    /* the last eighth begins at 7 n / 8, rounded down, whatever the first has */
+    {"q4_k_m", FIVE, "blk.0.attn_v.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", FIVE, "blk.2.attn_v.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", FIVE, "blk.3.attn_v.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", FIVE, "blk.4.attn_v.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q5_k_m", FIVE, "blk.4.ffn_down.weight", 2, 96, QUANTIZE_Q8_0},
+    {"q4_k_m", FALCON, "token_embd.weight", 2, 256, QUANTIZE_Q8_0},
+    {"q4_0", FALCON, "token_embd.weight", 2, 256, QUANTIZE_Q8_0},
+    {"f16", FALCON, "token_embd.weight", 2, 256, QUANTIZE_F16},
+    {"q4_k_m", FALCON, "blk.1.ffn_down.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", FALCON, "blk.2.ffn_down.weight", 2, 256, QUANTIZE_Q5_K},
+    {"q4_k_m", FALCON, "blk.4.ffn_down.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q5_k_m", FALCON, "blk.2.ffn_down.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", BIG, "blk.0.attn_v.weight", 2, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", BIG, "blk.10.attn_v.weight", 2, 256, QUANTIZE_Q5_K},
+    {"q4_k_m", BIG, "blk.10.ffn_down.weight", 2, 256, QUANTIZE_Q4_K},
+    {"q4_0", BIG, "blk.10.attn_v.weight", 2, 256, QUANTIZE_Q4_0},
+    {"q4_k_m", EIGHT, "blk.4.attn_v.weight", 2, 256, QUANTIZE_Q8_0},
+    {"q4_0", EIGHT, "blk.4.attn_k.weight", 2, 256, QUANTIZE_Q8_0},
+    {"f16", EIGHT, "blk.4.attn_k.weight", 2, 256, QUANTIZE_F16},
+    {"q4_k_m", EIGHT, "blk.4.attn_output.weight", 2, 256, QUANTIZE_Q5_K},
+    {"q5_k_m", EIGHT, "blk.4.attn_output.weight", 2, 256, QUANTIZE_Q5_K},
+    {"q4_0", EIGHT, "blk.4.attn_output.weight", 2, 256, QUANTIZE_Q4_0},
+    {"q4_k_m", EIGHT, "blk.4.ffn_gate_inp.weight", 2, 256, QUANTIZE_F32},
+    {"q4_k_m", EIGHT, "blk.4.ffn_down_exps.weight", 3, 256, QUANTIZE_Q4_K},
+    {"q4_k_m", EIGHT, "blk.6.ffn_down_exps.weight", 3, 256, QUANTIZE_Q6_K},
+    {"q4_k_m", EIGHT, "blk.6.ffn_up_exps.weight", 3, 256, QUANTIZE_Q4_K}};
+
+/* As llama-quantize chooses them. */
 static void check_presets(void) {
-    const quantize_preset *p = quantize_preset_find("q4_k_m");
-    static const struct {
-        const char *name;
-        int dims, cols, tied, type;
-    } cases[] = {{"blk.0.attn_norm.weight", 1, 256, 0, QUANTIZE_F32},
-                 {"blk.0.attn_q.bias", 1, 256, 0, QUANTIZE_F32},
-                 {"blk.0.attn_q_norm.weight", 2, 256, 0, QUANTIZE_F32},
-                 {"position_embd.weight", 2, 256, 0, QUANTIZE_F32},
-                 {"token_embd.weight", 2, 256, 0, QUANTIZE_Q4_K},
-                 {"token_embd.weight", 2, 256, 1, QUANTIZE_Q6_K},
-                 {"output.weight", 2, 256, 0, QUANTIZE_Q6_K},
-                 {"blk.3.attn_q.weight", 2, 256, 0, QUANTIZE_Q4_K},
-                 {"blk.3.attn_q.weight", 2, 288, 0, QUANTIZE_Q5_0},
-                 {"blk.3.attn_q.weight", 2, 100, 0, QUANTIZE_F16},
-                 {"blk.3.attn_qkv.weight", 2, 256, 0, QUANTIZE_Q5_K},
-                 {"blk.3.attn_qkv.weight", 2, 96, 0, QUANTIZE_Q5_1},
-                 {"output.weight", 2, 96, 0, QUANTIZE_Q8_0},
-                 {"blk.0.ffn_down.weight", 2, 256, 0, QUANTIZE_Q6_K},
-                 {"blk.1.ffn_down.weight", 2, 256, 0, QUANTIZE_Q6_K},
-                 {"blk.2.ffn_down.weight", 2, 256, 0, QUANTIZE_Q4_K},
-                 {"blk.4.attn_v.weight", 2, 256, 0, QUANTIZE_Q6_K},
-                 {"blk.5.attn_v.weight", 2, 256, 0, QUANTIZE_Q4_K},
-                 {"blk.15.attn_v.weight", 2, 256, 0, QUANTIZE_Q6_K}};
-    CHECK(p && quantize_preset_find("q9") == NULL && quantize_preset_find(NULL) == NULL);
-    for (size_t i = 0; p && i < sizeof cases / sizeof *cases; i++)
-        CHECK(quantize_tensor_type(p, cases[i].name, cases[i].dims, (size_t)cases[i].cols, 16,
-                                   cases[i].tied) == cases[i].type);
+    for (size_t i = 0; i < sizeof preset_cases / sizeof *preset_cases; i++) {
+        const preset_case *c = &preset_cases[i];
+        int type = quantize_tensor_type(quantize_preset_find(c->preset), &c->model, c->name,
+                                        c->dims, (size_t)c->cols);
+        if (type != c->type)
+            fprintf(stderr, "case %d: %s is %s\n", (int)i, c->name, quantize_type_name(type));
+        CHECK(type == c->type);
+    }
+    CHECK(quantize_preset_find("q9") == NULL && quantize_preset_find(NULL) == NULL);
     GROUP("presets");
 }
 

@@ -460,7 +460,8 @@ static void test_types(void) {
         CHECK(key_of(OUT, "general.quantization_version") == 2);
         CHECK(type_of(OUT, "token_embd.weight") == types[i].embedding);
         CHECK(type_of(OUT, "blk.0.attn_q.weight") == types[i].query);
-        CHECK(type_of(OUT, "blk.1.attn_v.weight") == types[i].query);
+        CHECK(type_of(OUT, "blk.0.attn_v.weight") == types[i].query);
+        CHECK(type_of(OUT, "blk.1.attn_v.weight") == types[i].value); /* the last of two */
         CHECK(type_of(OUT, "blk.0.attn_norm.weight") == 0);
         if (strcmp(types[i].name, "q8_0") != 0 && strcmp(types[i].name, "q4_k_m") != 0) continue;
         CHECK(make(SECOND, SECOND ".b", types[i].name)); /* by way of GGUF in float32 */
@@ -479,6 +480,56 @@ static void test_types(void) {
     CHECK(make(SECOND, SECOND ".b", "q8_0") && weights_error(SECOND, SECOND ".b") == 0);
     remove(SECOND ".b");
     GROUP("types: of every tensor, and their errors");
+}
+
+/* A GGUF file of one matrix of 256 numbers, of which nothing but its type matters. */
+static void write_mixture(const quantize_model *m, const char *tensor) {
+    static const struct {
+        const char *key;
+        size_t offset;
+    } counts[] = {{"block_count", offsetof(quantize_model, n_layers)},
+                  {"attention.head_count", offsetof(quantize_model, n_heads)},
+                  {"attention.head_count_kv", offsetof(quantize_model, n_kv_heads)},
+                  {"expert_count", offsetof(quantize_model, n_experts)}};
+    static const uint64_t dims[2] = {256, 1};
+    static const float numbers[256];
+    char key[64];
+    gguf_writer *w = gguf_writer_new_file(SECOND, 1);
+    gguf_writer_text(w, "general.architecture", m->arch);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        int value;
+        memcpy(&value, (const char *)m + counts[i].offset, sizeof value);
+        snprintf(key, sizeof key, "%s.%s", m->arch, counts[i].key);
+        if (value > 0) gguf_writer_int(w, key, GGUF_WRITER_U32, value);
+    }
+    gguf_writer_tensor(w, tensor, 0, dims, 2, sizeof numbers);
+    gguf_writer_begin(w);
+    gguf_writer_data(w, numbers, sizeof numbers);
+    CHECK(gguf_writer_end(w) == GGUF_WRITER_OK);
+    gguf_writer_free(w);
+}
+
+/* What a mixture depends on is read from a file's keys. */
+static void test_mixtures(void) {
+    static const struct {
+        quantize_model model;
+        const char *tensor;
+        int type;
+    } cases[] = {{{"llama", 80, 64, 8, 0, 0}, "blk.10.attn_v.weight", QUANTIZE_Q5_K},
+                 {{"llama", 80, 64, 64, 0, 0}, "blk.10.attn_v.weight", QUANTIZE_Q4_K},
+                 {{"llama", 80, 64, 0, 0, 0}, "blk.10.attn_v.weight", QUANTIZE_Q4_K},
+                 {{"llama", 5, 4, 4, 0, 0}, "blk.4.attn_v.weight", QUANTIZE_Q6_K},
+                 {{"llama", 32, 32, 8, 8, 0}, "blk.10.attn_k.weight", QUANTIZE_Q8_0},
+                 {{"llama", 32, 32, 8, 8, 0}, "blk.10.ffn_gate_inp.weight", QUANTIZE_F32},
+                 {{"falcon", 32, 8, 1, 0, 0}, "token_embd.weight", QUANTIZE_Q8_0},
+                 {{"gpt2", 12, 4, 4, 0, 0}, "blk.1.attn_qkv.weight", QUANTIZE_Q4_K},
+                 {{"gpt2", 12, 4, 4, 0, 0}, "token_embd.weight", QUANTIZE_Q6_K}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_mixture(&cases[i].model, cases[i].tensor);
+        CHECK(make(SECOND, OUT, "q4_k_m"));
+        CHECK(type_of(OUT, cases[i].tensor) == cases[i].type);
+    }
+    GROUP("mixtures that depend on the model");
 }
 
 /* ---- tokenizers ---- */
@@ -1186,6 +1237,7 @@ int main(void) {
     GROUP("GGUF to GGUF: the same file");
     test_split();
     test_types();
+    test_mixtures();
     test_tokenizers();
     test_sentencepiece_unigrams();
     test_json_unigrams();

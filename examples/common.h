@@ -237,9 +237,8 @@ static inline transformer_model *load_model(const char *path, const transformer_
     file_options.rope_length = options->rope_length;
     *file = model_file_open(path, &file_options, &error);
     if (*file == NULL) die_about(path, error.text);
-    transformer_model *model = transformer_model_new(model_file_config(*file), options, &error);
-    if (model == NULL || model_file_bind(*file, model, &error) != TRANSFORMER_OK)
-        die_about(path, error.text);
+    transformer_model *model = model_file_model(*file, options, &error);
+    if (model == NULL) die_about(path, error.text);
     return model;
 }
 

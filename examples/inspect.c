@@ -676,11 +676,9 @@ static model_file *open_file(const char *path, transformer_model **model, transf
     memset(&options, 0, sizeof options);
     memset(&look, 0, sizeof look);
     model_file *file = model_file_open(path, NULL, why);
-    *model = file ? transformer_model_new(model_file_config(file), &options, why) : NULL;
-    if (*model && model_file_bind(file, *model, why) == TRANSFORMER_OK) return file;
-    transformer_free(*model);
+    *model = model_file_model(file, &options, why);
+    if (file && *model) return file;
     model_file_close(file);
-    *model = NULL;
     look.only_look = 1;
     file = model_file_open(path, &look, &error);
     if (file == NULL) die_about(path, why->text);

@@ -7,8 +7,7 @@
  *
  *     transformer_error error;
  *     model_file *file = model_file_open("models/SmolLM2-135M", NULL, &error);
- *     transformer_model *model = transformer_model_new(model_file_config(file), &options, &error);
- *     model_file_bind(file, model, &error);
+ *     transformer_model *model = model_file_model(file, &options, &error);
  *     ... transformer_forward(model, ...) ...
  *     transformer_free(model);
  *     model_file_close(file);                     (only now: the model points into the file)
@@ -113,6 +112,14 @@ MODEL_FILE_API const transformer_tensor *model_file_tensor(const model_file *fil
 /* Binds every tensor (transformer_bind) and finishes the model (transformer_model_ready). */
 MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transformer_model *model,
                                                   transformer_error *error);
+
+#ifndef TRANSFORMER_NO_MALLOC
+/* transformer_model_new and model_file_bind in one.  A file of NULL gives NULL and leaves *error as
+ * it is, so that the reason of a model_file_open just before can be told after both. */
+MODEL_FILE_API transformer_model *model_file_model(const model_file *file,
+                                                   const transformer_options *options,
+                                                   transformer_error *error);
+#endif
 
 /* ---- what is in the file, understood or not ---- */
 
@@ -4121,19 +4128,24 @@ MODEL_FILE_API const transformer_tensor *model_file_tensor(const model_file *fil
     return t->data ? t : NULL;
 }
 
+static void mfi_fail_argument(transformer_error *error, const char *text) {
+    transformer_error ignored, *e = error ? error : &ignored;
+    memset(e, 0, sizeof *e);
+    mfi_fail(e, TRANSFORMER_ARGUMENT, "%s", text);
+}
+
+static int mfi_can_bind(const model_file *file, transformer_error *error) {
+    if (file && !file->only_look) return 1;
+    mfi_fail_argument(error, file ? "the file was opened with only_look" : "file is NULL");
+    return 0;
+}
+
 MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transformer_model *model,
                                                   transformer_error *error) {
     int role, layer;
-    if (!file || !model) {
-        transformer_error ignored, *e = error ? error : &ignored;
-        memset(e, 0, sizeof *e);
-        mfi_fail(e, TRANSFORMER_ARGUMENT, "%s is NULL", file ? "model" : "file");
-        return TRANSFORMER_ARGUMENT;
-    }
-    if (file->only_look) {
-        transformer_error ignored, *e = error ? error : &ignored;
-        memset(e, 0, sizeof *e);
-        mfi_fail(e, TRANSFORMER_ARGUMENT, "the file was opened with only_look");
+    if (!mfi_can_bind(file, error)) return TRANSFORMER_ARGUMENT;
+    if (!model) {
+        mfi_fail_argument(error, "model is NULL");
         return TRANSFORMER_ARGUMENT;
     }
     for (layer = 0; layer < file->config.n_layers; layer++)
@@ -4145,6 +4157,18 @@ MODEL_FILE_API transformer_status model_file_bind(const model_file *file, transf
         }
     return transformer_model_ready(model, error);
 }
+
+#ifndef TRANSFORMER_NO_MALLOC
+MODEL_FILE_API transformer_model *model_file_model(const model_file *file,
+                                                   const transformer_options *options,
+                                                   transformer_error *error) {
+    if (!file || !mfi_can_bind(file, error)) return NULL;
+    transformer_model *model = transformer_model_new(&file->config, options, error);
+    if (!model || model_file_bind(file, model, error) == TRANSFORMER_OK) return model;
+    transformer_free(model);
+    return NULL;
+}
+#endif
 
 MODEL_FILE_API int model_file_stored(const model_file *file, size_t i,
                                      model_file_stored_tensor *tensor) {

@@ -44,8 +44,8 @@ static int say(const char *path, const char *prompt) {
     model_file *file = model_file_open(path, NULL, &error);
     tokenizer *words = tokenizer_open(path, 0, NULL);
     const transformer_config *config = model_file_config(file);
-    transformer_model *model = transformer_model_new(config, &options, &error);
-    int bound = file && words && model && !model_file_bind(file, model, &error);
+    transformer_model *model = model_file_model(file, &options, &error);
+    int bound = words && model;
     transformer_state *state = bound ? transformer_state_new(model, &options, &error) : NULL;
     transformer_workspace *work = bound ? transformer_workspace_new(model, &options, &error) : NULL;
     float *logits = bound ? (float *)calloc((size_t)config->vocab_size, sizeof *logits) : NULL;

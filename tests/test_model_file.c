@@ -235,6 +235,32 @@ static void test_biases_without_a_key(void) {
     llama_good();
 }
 
+/* model_file_model: a model, or NULL with the reason, and nothing left behind. */
+static void test_model(void) {
+    transformer_options options;
+    transformer_error error;
+    model_file_options look;
+    memset(&options, 0, sizeof options);
+    memset(&look, 0, sizeof look);
+    model_file *file = model_file_open(dir, NULL, &error);
+    transformer_model *model = model_file_model(file, &options, &error);
+    check(model && transformer_model_ready(model, NULL) == TRANSFORMER_OK, "model", error.text);
+    transformer_free(model);
+    options.isa = "abacus";
+    check(!model_file_model(file, &options, &error) && strstr(error.text, "isa"),
+          "options that are wrong", error.text);
+    options.isa = NULL;
+    model_file_close(file);
+    look.only_look = 1;
+    file = model_file_open(dir, &look, &error);
+    check(file && !model_file_model(file, &options, &error) && strstr(error.text, "only_look"),
+          "a file that cannot be bound", error.text);
+    model_file_close(file);
+    strcpy(error.text, "before");
+    check(!model_file_model(NULL, &options, &error) && strcmp(error.text, "before") == 0,
+          "no file: the reason stays", error.text);
+}
+
 static void test_good(void) {
     static const char *const names[] = {"F32", "F16", "BF16"};
     static const int dtypes[] = {TRANSFORMER_F32, TRANSFORMER_F16, TRANSFORMER_BF16};
@@ -257,6 +283,7 @@ static void test_good(void) {
         check(model_file_tensor(file, TRANSFORMER_HEAD, 0) != NULL, "the head", "");
         check(!model_file_tensor(file, -1, 0), "no such role", "");
         model_file_close(file);
+        test_model();
     }
     llama_good();
     must_work(path_of("model.safetensors"), "by the name of the weights");

@@ -30,6 +30,7 @@ static const char usage[] =
     "  -r REPEATS         (default 5)\n"
     "  --json             one JSON object in place of the table\n"
     "  --profile          also where the time of a pass goes, step by step\n"
+    "  --accuracy         also how far the logits are from those of --full-precision\n"
     "  --threads N        threads (with OpenMP)\n"
     "  --isa NAME         use no better instruction set than this (scalar, avx2, ...)\n"
     "  --kv f32|f16       type of the KV cache\n"
@@ -40,7 +41,7 @@ enum { MAX_REPEATS = 1000 };
 typedef struct arguments {
     const char *model, *shape;
     int dtype; /* of a shape's matrices */
-    int prefill, decode, depth, batch, repeats, json, profile;
+    int prefill, decode, depth, batch, repeats, json, profile, accuracy;
     transformer_options options;
 } arguments;
 
@@ -51,6 +52,7 @@ enum { NORMS, QKV, ROPE, ATTENTION, ATTN_OUT, MLP_UP, MLP_DOWN, PACKING, HEAD, O
 typedef struct subject {
     model_file *file;         /* NULL for a shape */
     void *weights;            /* a shape's, to be freed */
+    unsigned char *flat;      /* they begin here */
     int dtype;                /* of the matrices */
     double weight_bytes;      /* that one pass over the model reads */
     double step_ops[N_STEPS]; /* of matrix products, per token (HEAD: per token with logits) */
@@ -99,11 +101,13 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
             a->dtype = parse_dtype(option_value(argc, argv, &i));
         else if (is_option(argv, &i, "--json")) a->json = 1;
         else if (is_option(argv, &i, "--profile")) a->profile = 1;
+        else if (is_option(argv, &i, "--accuracy")) a->accuracy = 1;
         else if (name[0] != '-' && a->model == NULL) a->model = name;
         else if (!library_option(argc, argv, &i, &a->options)) die("unknown argument '%s'", name);
     }
     if (a->repeats > MAX_REPEATS) die("-r: at most %d", MAX_REPEATS);
-    if (a->profile && a->json) die("--profile has no JSON form");
+    if ((a->profile || a->accuracy) && a->json)
+        die("%s has no JSON form", a->profile ? "--profile" : "--accuracy");
 #ifndef _OPENMP
     if (a->options.n_threads > 1)
         die("--threads: this program was compiled without OpenMP (-fopenmp)");
@@ -407,9 +411,9 @@ static void make_random_model(subject *s, const arguments *a, int context) {
     s->model = transformer_model_new(&config, &a->options, &error);
     if (s->model == NULL) die("%s: %s", a->shape, error.text);
     s->weights = allocate(size + 128, 1);
-    unsigned char *aligned = (unsigned char *)s->weights + (64 - (uintptr_t)s->weights % 64) % 64;
-    fill_weights(aligned, &config, a->dtype);
-    if (transformer_bind_flat(s->model, aligned, size, a->dtype, &error) != TRANSFORMER_OK)
+    s->flat = (unsigned char *)s->weights + (64 - (uintptr_t)s->weights % 64) % 64;
+    fill_weights(s->flat, &config, a->dtype);
+    if (transformer_bind_flat(s->model, s->flat, size, a->dtype, &error) != TRANSFORMER_OK)
         die("%s: %s", a->shape, error.text);
 }
 
@@ -771,6 +775,81 @@ static void print_profile(subject *s, const arguments *a, const results *r, int 
     }
 }
 
+/* ---- what speed costs ----
+ *
+ * The logits of some tokens beside those of float32 activations on the same weights. */
+enum { N_COMPARED = 32 };
+
+static double log_sum_exp(const float *logits, int n) {
+    double most = logits[0], sum = 0;
+    for (int i = 1; i < n; i++) most = logits[i] > most ? logits[i] : most;
+    for (int i = 0; i < n; i++) sum += exp(logits[i] - most);
+    return most + log(sum);
+}
+
+/* Logits [n, vocab_size] of the first n tokens. */
+static float *all_logits(const subject *s, const transformer_model *model,
+                         const transformer_options *options, int n) {
+    transformer_error error;
+    transformer_call call = {0};
+    transformer_sequence sequence = {0};
+    size_t vocab_size = (size_t)transformer_model_config(model)->vocab_size;
+    transformer_workspace *work = new_workspace(model, options);
+    sequence.state = new_state(model, options);
+    sequence.n = n;
+    sequence.tokens = s->tokens;
+    sequence.logits = (float *)allocate((size_t)n * vocab_size, sizeof(float));
+    sequence.logits_rows = TRANSFORMER_LOGITS_ALL;
+    call.sequences = &sequence;
+    call.n_sequences = 1;
+    if (transformer_run(model, work, &call, &error) != TRANSFORMER_OK) die("%s", error.text);
+    transformer_free(sequence.state);
+    transformer_free(work);
+    return sequence.logits;
+}
+
+static transformer_model *full_precision_model(const subject *s, transformer_options options) {
+    transformer_error error;
+    const transformer_config *config = transformer_model_config(s->model);
+    options.full_precision = 1;
+    transformer_model *model = s->file ? model_file_model(s->file, &options, &error)
+                                       : transformer_model_new(config, &options, &error);
+    if (model == NULL) die("%s", error.text);
+    if (s->file == NULL &&
+        transformer_bind_flat(model, s->flat, transformer_flat_size(config, s->dtype), s->dtype,
+                              &error) != TRANSFORMER_OK)
+        die("%s", error.text);
+    return model;
+}
+
+/* The sum of squared differences over that of squares, and the Kullback-Leibler divergence of the
+ * next token's distribution from that of full precision, mean over the tokens. */
+static void print_accuracy(const subject *s, const arguments *a) {
+    int most = a->prefill > a->decode ? a->prefill : a->decode;
+    int n = most < N_COMPARED ? most : N_COMPARED;
+    int vocab_size = transformer_model_config(s->model)->vocab_size;
+    transformer_options options = a->options;
+    options.context = n;
+    transformer_model *exact = full_precision_model(s, options);
+    float *x = all_logits(s, exact, &options, n), *y = all_logits(s, s->model, &options, n);
+    double squares = 0, errors = 0, divergence = 0;
+    for (int t = 0; t < n; t++) {
+        const float *p = x + (size_t)t * (size_t)vocab_size, *q = y + (p - x);
+        double log_p = log_sum_exp(p, vocab_size), log_q = log_sum_exp(q, vocab_size);
+        for (int i = 0; i < vocab_size; i++) {
+            double difference = (double)p[i] - q[i];
+            errors += difference * difference;
+            squares += (double)p[i] * p[i];
+            divergence += exp(p[i] - log_p) * (difference - log_p + log_q);
+        }
+    }
+    printf("against full precision: NMSE %.3g, KL divergence %.3g nats a token\n",
+           errors > 0 ? errors / squares : 0, divergence / n);
+    free(x);
+    free(y);
+    transformer_free(exact);
+}
+
 int main(int argc, char **argv) {
     arguments a;
     subject s;
@@ -792,7 +871,8 @@ int main(int argc, char **argv) {
     measure(&s, &a, &r);
     if (a.json) print_json(&s, &a, &r);
     else print_table(&s, &a, &r);
-    for (int i = 0; a.profile && !a.json && i < 2; i++) print_profile(&s, &a, &r, i == 0);
+    if (a.accuracy) print_accuracy(&s, &a);
+    for (int i = 0; a.profile && i < 2; i++) print_profile(&s, &a, &r, i == 0);
     tear_down(&s, &a);
     return 0;
 }

@@ -105,7 +105,8 @@ best_isa() {
     row=scalar
     all_flags avx2 fma f16c && row=avx2
     [ $row = avx2 ] && all_flags avx512f avx512bw avx512vl avx512dq && row=avx512
-    [ $row = avx512 ] && all_flags avx512_bf16 && row=avx512bf16
+    [ $row = avx512 ] && all_flags avx512_vnni && row=avx512vnni
+    [ $row = avx512vnni ] && all_flags avx512_bf16 && row=avx512bf16
     echo $row
 }
 
@@ -502,6 +503,10 @@ bench_reports() {
     "$program" --shape stories15m -p 8 -n 2 -r 1 --json |
         grep -q '^{"model":"stories15m",.*"decode":{"tokens":2,"tokens_per_s":[1-9].*}$' || return 1
     if "$program" --shape stories15m --json --profile; then return 1; fi
+    made convert && build/convert examples/toy_lm "$program.gguf" --type q8_0 --force --quiet || return 1
+    "$program" "$program.gguf" -p 8 -n 2 -r 1 --accuracy |
+        grep -q '^against full precision: NMSE [0-9.]*e-0[4-6], KL divergence [1-9]' || return 1
+    "$program" --shape stories15m -p 8 -n 2 -r 1 --accuracy | grep -q 'NMSE 0, KL divergence 0 nats' || return 1
 }
 
 same_text() {

@@ -39,20 +39,23 @@ die(const char *format, ...) {
     exit(1);
 }
 
-/* die, with the error of a library that may begin with the path, or its last part, or not. */
+/* The error of a library, without the path or its last part, if it begins with one of them. */
+static inline const char *without_path(const char *path, const char *text) {
+    for (const char *name = path, *p = path;; p++) {
+        size_t n = strlen(name);
+        if (strncmp(text, name, n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
+        while (*p != '\0' && *p != '/' && *p != '\\') p++;
+        if (*p == '\0') return text;
+        name = p + 1;
+    }
+}
+
 #if defined(__GNUC__) || defined(__clang__)
 __attribute__((noreturn))
 #endif
 static inline void
 die_about(const char *path, const char *text) {
-    for (const char *name = path, *p = path;; p++) {
-        size_t n = strlen(name);
-        if (strncmp(text, name, n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
-        while (*p != '\0' && *p != '/' && *p != '\\') p++;
-        if (*p == '\0') break;
-        name = p + 1;
-    }
-    die("%s: %s", path, text);
+    die("%s: %s", path, without_path(path, text));
 }
 
 static inline void *allocate(size_t count, size_t size) {

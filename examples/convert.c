@@ -1325,7 +1325,8 @@ static int open_tokenizer(conversion *c, tokenizer **t) {
     for (i = 0; i < 4 && !a->tokenizer && !found; i++) found = exists(path, names[i]);
     if (a->tokenizer || found > 0) *t = tokenizer_open(path, c->config->vocab_size, &error);
     if (found < 0) fail(c, "not enough memory");
-    else if ((a->tokenizer || found) && !*t) fail(c, "the tokenizer: %s", error.text);
+    else if ((a->tokenizer || found) && !*t)
+        fail(c, "the tokenizer, %s: %s", path, without_path(path, error.text));
     free(directory);
     return c->error[0] == 0;
 }
@@ -1442,8 +1443,23 @@ static model_file *open_input(const char *path, transformer_error *error) {
     return model_file_open(path, NULL, error);
 }
 
+/* Rows of a length that no block divides keep their weights whole. */
+static void note_whole(const conversion *c) {
+    const quantize_preset *preset = c->arguments->preset;
+    int whole = 0, matrices = 0;
+    if (!preset || transformer_dtype_block(preset->type) == 1) return;
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        int is_float = transformer_dtype_block(c->tensors[i].type) == 1;
+        if (c->tensors[i].n_dims < 2) continue;
+        matrices++, whole += is_float && c->tensors[i].dims[0] % 32 != 0;
+    }
+    if (whole)
+        note(c, "%d of %d matrices are not quantised: no block fits their rows", whole, matrices);
+}
+
 static int write_all(conversion *c, const tokenizer *t) {
     list_tensors(c);
+    note_whole(c);
     if (gguf_writer_begin(c->out) != GGUF_WRITER_OK)
         return fail(c, "%s", gguf_writer_error(c->out));
     if (c->arch && !check_model(c)) return 0;
@@ -1464,7 +1480,7 @@ static int convert(const arguments *a, char *error, size_t error_size) {
     c.percent = -1;
     c.in = open_input(a->in, &opening);
     c.out = c.in ? gguf_writer_new_file(a->out, a->force) : NULL;
-    if (!c.in) fail(&c, "%s: %s", a->in, opening.text);
+    if (!c.in) fail(&c, "%s: %s", a->in, without_path(a->in, opening.text));
     else if (!c.out || *gguf_writer_error(c.out)) fail(&c, "%s", gguf_writer_error(c.out));
     else if (strcmp(model_file_get_info(c.in)->format, "GGUF") == 0) {
         ok = a->tokenizer || a->no_tokenizer

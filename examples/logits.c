@@ -109,6 +109,9 @@ static void print_logits(const arguments *a, const int32_t *tokens, int n) {
     transformer_model *model = load_model(a->model, &a->options, &file);
     const transformer_config *config = transformer_model_config(model);
     transformer_options options = a->options;
+    if (n > config->context)
+        fprintf(stderr, "note: %d tokens are more than the model's context of %d\n", n,
+                config->context);
     if (!config->causal) /* every position sees the whole call, which must be one pass */
         options.batch = n;
     transformer_state *state = new_state(model, &options);

@@ -453,6 +453,7 @@ static void test_types(void) {
     CHECK(make(MADE, SECOND, "f32"));
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         CHECK(make(MADE, OUT, types[i].name));
+        CHECK(!strstr(notes_text, "not quantised"));
         double e = weights_error(MADE, OUT);
         printf("      %-7s squared error of the weights %.1e\n", types[i].name, e);
         CHECK(e <= types[i].error && (e > 0 || i == 0));
@@ -479,6 +480,9 @@ static void test_types(void) {
     CHECK(weights_error(SECOND, OUT) == 0);
     CHECK(make(SECOND, SECOND ".b", "q8_0") && weights_error(SECOND, SECOND ".b") == 0);
     remove(SECOND ".b");
+    CHECK(make(golden_path("llama"), OUT, "f16") && !strstr(notes_text, "not quantised"));
+    CHECK(make(golden_path("llama"), OUT, "q4_0")); /* 24 and 28 columns; 7 matrices a layer */
+    CHECK(strstr(notes_text, "23 of 23 matrices are not quantised: no block fits") != NULL);
     GROUP("types: of every tensor, and their errors");
 }
 

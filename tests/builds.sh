@@ -422,6 +422,7 @@ group_examples() {
         job "generate: the same text with any number of threads" same_text
     fi
     job "all programs: --help; names that convert refuses" offer_help
+    job "convert: an error names the file once; logits: a note beyond the context" messages
     [ -f examples/bench.c ] && job "bench: its table, profile and JSON" bench_reports
     if [ -f examples/grammar.h ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: text that follows a grammar" grammar_text
@@ -438,6 +439,14 @@ group_examples() {
 }
 
 made() { "${MAKE:-make}" -s "build/$1"; } # an example, as make builds it
+
+messages() {
+    made convert && made logits || return 1
+    build/convert "$out/nothing" "$out/nothing.gguf" 2>&1 | grep -q "^error: $out/nothing: neither" || return 1
+    build/logits examples/toy_lm --tokens "$(seq -s , 1 257)" 2>&1 >/dev/null | grep -q '^note: 257 tokens .* 256$' ||
+        return 1
+    [ -z "$(build/logits examples/toy_lm --tokens "$(seq -s , 1 256)" 2>&1 >/dev/null)" ]
+}
 
 grammar_text() {
     program=$out/examples.grammar

@@ -9,12 +9,14 @@
 #define QUANTIZE_IMPLEMENTATION
 #define GGUF_WRITER_IMPLEMENTATION
 #define GRAMMAR_IMPLEMENTATION
+#define TEXT_MODEL_IMPLEMENTATION
 #endif
 #include "examples/chat.h"
 #include "examples/gguf_writer.h"
 #include "examples/grammar.h"
 #include "examples/quantize.h"
 #include "examples/sampler.h"
+#include "examples/text_model.h"
 #include "examples/tokenizer.h"
 #include "transformer.h"
 #include "examples/model_file.h"
@@ -25,6 +27,7 @@
 #include "examples/model_file.h"
 #include "examples/quantize.h"
 #include "examples/sampler.h"
+#include "examples/text_model.h"
 #include "examples/tokenizer.h"
 
 #ifndef INCLUDE_EXAMPLES_IMPLEMENTATION
@@ -63,6 +66,13 @@ static int say(const char *path, const char *prompt) {
     tokenizer_close(words);
     model_file_close(file);
     return token < 0;
+}
+
+static int speak(const char *path) {
+    text_model *m = text_model_open(path, NULL, NULL);
+    int good = m && text_model_prompt(m, "Once", NULL) == 0 && text_model_next(m) != NULL;
+    text_model_close(m);
+    return !good;
 }
 
 static int converse(void) {
@@ -119,7 +129,7 @@ static int read_a_word(void) {
 }
 
 int main(void) {
-    return say("examples/toy_lm", "Once") || converse() || quantize() || write_nothing() ||
-           read_a_word();
+    return say("examples/toy_lm", "Once") || speak("examples/toy_lm") || converse() || quantize() ||
+           write_nothing() || read_a_word();
 }
 #endif

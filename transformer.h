@@ -5358,8 +5358,8 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
         const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
         const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                    \
         const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                \
-        const int span = few ? tfi_max(k, 1) : TFI_CUT, far = 2 * TFI_BLOCK_BYTES;                 \
-        const int ask = k > TFI_CUT && !few && (int64_t)n * k > far;                               \
+        const int span = few ? tfi_max(k, 1) : TFI_CUT, part = tfi_min(k, TFI_CUT) / TFI_ASK;      \
+        const int ask = !few && (int64_t)n * k > TFI_BLOCK_BYTES / 4;                              \
         int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                            \
         if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                 \
         if (few) block = tfi_max(groups, 1);                                                       \
@@ -5402,7 +5402,7 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
                 (row, (size_t)apart * w_stride, x + (size_t)i * T, tfi_min(TFI_CUT, stop - i),     \
                  to + g * step, out_stride, apart, i > 0,                                          \
                  asked >= 0 && asked < n_soon ? soon + (size_t)asked * w_stride : row,             \
-                 next ? next + (g - first) * (TFI_CUT / TFI_ASK) : x);                             \
+                 next && g - first < TFI_ASK * TFI_TILE ? next + (g - first) * part : x);          \
             }                                                                                      \
             asked++;                                                                               \
         }                                                                                          \

@@ -237,11 +237,9 @@ static int tmi_read(text_model *m, transformer_error *error) {
     m->end = TEXT_MODEL_FAILED; /* until there are logits */
     while (from = transformer_state_position(m->state), n = m->n_tokens - from, n > 0) {
         int size = n < TMI_PIECE ? n : TMI_PIECE, last = size == n;
-        int status = (int)transformer_forward(m->model, m->work, m->state, m->tokens + from, size,
-                                              last ? m->logits : NULL);
-        if (status)
-            return tmi_fail(error, (transformer_status)status, "%s",
-                            transformer_status_text((transformer_status)status));
+        transformer_status status = transformer_forward(
+            m->model, m->work, m->state, m->tokens + from, size, last ? m->logits : NULL);
+        if (status) return tmi_fail(error, status, "%s", transformer_status_text((int)status));
         if (!last && m->options.progress &&
             m->options.progress(m->options.progress_user, from + size, m->n_tokens)) {
             m->n_tokens = from + size;

@@ -4265,9 +4265,10 @@ static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const un
 #define D_BIAS 0
 #define D_ZERO _mm256_setzero_si256()
 #define D_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define D_START(p) D_ZERO
 #define D_DOT(is_signed, sum, w, x)                                                                \
     (is_signed ? tfi_dot8(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) : tfi_dot8(sum, w, x))
+#define D_PAIRS(sum, w, x) _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
+#define D_WIDEN(sum, pairs) _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
 #define D_STORE_BYTES(p, v) tfi_store8_bytes(p, v)
 #include TRANSFORMER_FILE
 
@@ -4433,9 +4434,10 @@ static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
 #define D_BIAS 0
 #define D_ZERO _mm512_setzero_si512()
 #define D_LOAD(p) _mm512_loadu_si512((const void *)(p))
-#define D_START(p) D_ZERO
 #define D_DOT(is_signed, sum, w, x)                                                                \
     (is_signed ? tfi_dot16(sum, _mm512_abs_epi8(w), tfi_sign16(x, w)) : tfi_dot16(sum, w, x))
+#define D_PAIRS(sum, w, x) _mm512_add_epi16(sum, _mm512_maddubs_epi16(w, x))
+#define D_WIDEN(sum, pairs) _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
 #define D_STORE_BYTES(p, v)                                                                        \
     _mm_storeu_si128(                                                                              \
         (__m128i *)(void *)(p),                                                                    \
@@ -4450,14 +4452,12 @@ static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
 #undef TFI_TARGET
 #undef TFI_BLOCK_ROW
 #undef D_BIAS
-#undef D_START
 #undef D_DOT
 #define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX512 | TFI_CPU_VNNI)
 #define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW avx512vnni
 #define D_BIAS 128
-#define D_START(p) D_LOAD(p)
 #define D_DOT(is_signed, sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
 #undef TFI_HOLD
 #if defined(                                                                                       \
@@ -4628,7 +4628,6 @@ static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
 #define D_BIAS 0
 #define D_ZERO vdupq_n_s32(0)
 #define D_LOAD(p) vreinterpretq_s32_u8(vld1q_u8(p))
-#define D_START(p) D_ZERO
 #define D_DOT(is_signed, sum, w, x) tfi_dot4(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x))
 #define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
 #include TRANSFORMER_FILE
@@ -4793,7 +4792,6 @@ static TFI_INLINE v128_t tfi_halves4(const unsigned char *p, int step) {
 #define D_BIAS 0
 #define D_ZERO wasm_i32x4_splat(0)
 #define D_LOAD(p) wasm_v128_load(p)
-#define D_START(p) D_ZERO
 #define D_DOT(is_signed, sum, w, x) tfi_dot4(sum, w, x)
 #define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
 #include TRANSFORMER_FILE
@@ -5634,16 +5632,32 @@ TFI_DEFINE_ACCUMULATE(f16)
 #ifndef TFI_BLOCK_LISTS
 #define TFI_BLOCK_LISTS
 enum { TFI_BLOCK_CUT = 2048 }; /* columns */
+/* Halvings that make 128 the bias. */
+static TFI_FORCE_INLINE int tfi_bias_shift(int bias) {
+    int shift = 0;
+    while (bias && bias << shift < 128) shift++;
+    return shift;
+}
+/* The largest integer of a type's weights once they are positive, or a little more; of less than 128. */
+static TFI_UNUSED int tfi_most_code(int dtype) {
+    if (dtype == TRANSFORMER_Q6_K) return 63;
+    return dtype == TRANSFORMER_Q5_0 || dtype == TRANSFORMER_Q5_1 || dtype == TRANSFORMER_Q5_K ||
+                   dtype == TRANSFORMER_MXFP4
+               ? 31
+               : 15;
+}
 #define TFI_R2(T, M) T(M, 0) T(M, 1)
 #define TFI_BLOCK_ROW_POINTER(r, t) const unsigned char *w##r = p->w + r * p->w_row;
 #define TFI_BLOCK_START(r, t)                                                                      \
-    TFI_I a##r##t = is_signed ? D_START(x + (size_t)(start + g) * step + t * TFI_VECTOR) : D_ZERO;
+    TFI_I a##r##t = D_ZERO;                                                                        \
+    if (kind == TFI_BIASED)                                                                        \
+        a##r##t = D_RIGHT32(D_LOAD(x + (size_t)(start + g) * step + t * TFI_VECTOR), p->shift);
 #define TFI_BLOCK_X(r, t)                                                                          \
     x##t = D_LOAD(xj + t * TFI_VECTOR);                                                            \
     TFI_HOLD(x##t)
 #define TFI_BLOCK_DECLARE(r, t) TFI_I x##t;
 #define TFI_BLOCK_MAC(r, t)                                                                        \
-    a##r##t = D_DOT(is_signed, a##r##t, q, x##t);                                                  \
+    a##r##t = D_DOT(kind == TFI_SIGNED, a##r##t, q, x##t);                                         \
     TFI_HOLD(a##r##t)
 #ifndef TFI_HOLD
 #define TFI_HOLD(sum)
@@ -5655,9 +5669,12 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
 #else
 #define TFI_UNROLL
 #endif
-#define TFI_BLOCK_ROW_MACS(LIST, r)                                                                \
+#define TFI_BLOCK_ROW_MACS(LIST, MAC, r)                                                           \
     q = D_LOAD(w##r + (size_t)j * TFI_VECTOR);                                                     \
-    LIST(TFI_BLOCK_MAC, r)
+    LIST(MAC, r)
+#define TFI_BLOCK_NO_PAIRS(r, t) TFI_I b##r##t = D_ZERO;
+#define TFI_BLOCK_PAIRS(r, t) b##r##t = D_PAIRS(b##r##t, q, x##t);
+#define TFI_BLOCK_WIDEN(r, t) a##r##t = D_WIDEN(a##r##t, b##r##t);
 #define TFI_BLOCK_FLOATS(p, i) V_LOAD((const float *)(const void *)((p) + (size_t)(i)*TFI_VECTOR))
 /* 4 rows: their sums stay in registers, which need as many as the integers do.  2: in memory. */
 #define TFI_HELD (TFI_BLOCK_ROWS == 4)
@@ -5673,7 +5690,7 @@ enum { TFI_BLOCK_CUT = 2048 }; /* columns */
         TFI_V v = V_MUL(V_FROM_INT(a##r##t), TFI_BLOCK_FLOATS(w##r, 8 + g));                       \
         if (!TFI_HELD) s##r##t = V_LOAD(TFI_BLOCK_AT(r, t));                                       \
         s##r##t = V_FMA(v, TFI_BLOCK_FLOATS(x + 8 * step, t), s##r##t);                            \
-        if (!is_signed)                                                                            \
+        if (kind == TFI_OFFSET)                                                                    \
             s##r##t = V_FMA(TFI_BLOCK_FLOATS(w##r, 10 + g),                                        \
                             TFI_BLOCK_FLOATS(x + (size_t)(total + g) * step, t), s##r##t);         \
         if (!TFI_HELD) V_STORE(TFI_BLOCK_AT(r, t), s##r##t);                                       \
@@ -5685,14 +5702,19 @@ typedef struct {
     int tokens, units; /* of the whole panel; of the part */
     float *sums;       /* lanes, per row and token of the panel */
     int more;          /* the sums go on */
+    int shift;         /* from 128 times the sum of a token's integers to the bias times it */
     float *out;        /* where the sums' sums go if they end here, or NULL */
     size_t out_stride;
 } tfi_block_part;
-/* T of the panel's tokens. */
+/* How a tile sees the integers of the weights: as they are; all made positive by a bias, which times
+ * the sum of the token's is subtracted at the start; positive with an offset of its own scale. */
+enum { TFI_SIGNED, TFI_BIASED, TFI_OFFSET };
+/* T of the panel's tokens.  short_sums > 0: so many products of pairs fit in 16 bits together. */
 #define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS, DONE)                                       \
     static TFI_TARGET TFI_INLINE void TFI_K(block_tile##T)(                                        \
-        const tfi_block_part *p, const int is_signed, const int groups) {                          \
+        const tfi_block_part *p, const int kind, const int groups, const int short_sums) {         \
         const int start = groups == 1 ? 9 : 11, total = groups == 1 ? 10 : 13;                     \
+        const int steps = short_sums ? short_sums : 8 / groups;                                    \
         const size_t step = (size_t)p->tokens * TFI_VECTOR;                                        \
         const unsigned char *x = p->x;                                                             \
         (void)start;                                                                               \
@@ -5703,12 +5725,23 @@ typedef struct {
             TFI_UNROLL                                                                             \
             for (int g = 0; g < groups; g++) {                                                     \
                 ROWS(LIST, TFI_BLOCK_START)                                                        \
-                TFI_UNROLL                                                                         \
-                for (int j = g * 8 / groups; j < (g + 1) * 8 / groups; j++, xj += step) {          \
-                    TFI_I q;                                                                       \
-                    LIST(TFI_BLOCK_DECLARE, 0)                                                     \
-                    LIST(TFI_BLOCK_X, 0)                                                           \
-                    ROW_MACS(LIST)                                                                 \
+                for (int j = g * 8 / groups; j < (g + 1) * 8 / groups;) {                          \
+                    const int end = j + steps;                                                     \
+                    ROWS(LIST, TFI_BLOCK_NO_PAIRS)                                                 \
+                    TFI_UNROLL                                                                     \
+                    for (; j < end; j++, xj += step) {                                             \
+                        TFI_I q;                                                                   \
+                        LIST(TFI_BLOCK_DECLARE, 0)                                                 \
+                        LIST(TFI_BLOCK_X, 0)                                                       \
+                        if (short_sums) {                                                          \
+                            ROW_MACS(LIST, TFI_BLOCK_PAIRS)                                        \
+                        } else {                                                                   \
+                            ROW_MACS(LIST, TFI_BLOCK_MAC)                                          \
+                        }                                                                          \
+                    }                                                                              \
+                    if (short_sums) {                                                              \
+                        ROWS(LIST, TFI_BLOCK_WIDEN)                                                \
+                    }                                                                              \
                 }                                                                                  \
                 ROWS(LIST, TFI_BLOCK_FOLD)                                                         \
             }                                                                                      \
@@ -5717,17 +5750,29 @@ typedef struct {
         DONE(LIST)                                                                                 \
     }                                                                                              \
     static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(const tfi_block_part *p,             \
-                                                              int is_signed, int groups) {         \
-        if (is_signed && groups == 1) TFI_K(block_tile##T)(p, 1, 1);                               \
-        else if (is_signed) TFI_K(block_tile##T)(p, 1, 2);                                         \
-        else if (groups == 1) TFI_K(block_tile##T)(p, 0, 1);                                       \
-        else TFI_K(block_tile##T)(p, 0, 2);                                                        \
+                                                              const tfi_format *f) {               \
+        const int most = tfi_most_code(f->dtype);                                                  \
+        if (f->bias == 128 && !D_BIAS) TFI_K(block_tile##T)(p, TFI_SIGNED, 1, 0);                  \
+        else if (!D_SHORT_SUMS && f->groups == 1) TFI_BLOCK_KINDS(T, 1, 0)                         \
+        else if (!D_SHORT_SUMS) TFI_BLOCK_KINDS(T, 2, 0)                                           \
+        else if (f->groups == 1 && most < 16) TFI_BLOCK_KINDS(T, 1, 8)                             \
+        else if (f->groups == 1) TFI_BLOCK_KINDS(T, 1, 4)                                          \
+        else if (most < 32) TFI_BLOCK_KINDS(T, 2, 4)                                               \
+        else TFI_K(block_tile##T)(p, TFI_BIASED, 2, 2);                                            \
+    }
+#define TFI_BLOCK_KINDS(T, groups, short_sums)                                                     \
+    {                                                                                              \
+        if (f->bias) TFI_K(block_tile##T)(p, TFI_BIASED, groups, short_sums);                      \
+        else TFI_K(block_tile##T)(p, TFI_OFFSET, groups, short_sums);                              \
     }
 #define TFI_BLOCK_NEXT(r, t) w##r += (size_t)TFI_UNIT_W * TFI_VECTOR;
-#define TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 0)
-#define TFI_BLOCK_MACS2(LIST) TFI_BLOCK_MACS1(LIST) TFI_BLOCK_ROW_MACS(LIST, 1)
-#define TFI_BLOCK_MACS4(LIST)                                                                      \
-    TFI_BLOCK_MACS2(LIST) TFI_BLOCK_ROW_MACS(LIST, 2) TFI_BLOCK_ROW_MACS(LIST, 3)
+#define TFI_BLOCK_MACS2(LIST, MAC)                                                                 \
+    TFI_BLOCK_ROW_MACS(LIST, MAC, 0)                                                               \
+    TFI_BLOCK_ROW_MACS(LIST, MAC, 1)
+#define TFI_BLOCK_MACS4(LIST, MAC)                                                                 \
+    TFI_BLOCK_MACS2(LIST, MAC)                                                                     \
+    TFI_BLOCK_ROW_MACS(LIST, MAC, 2)                                                               \
+    TFI_BLOCK_ROW_MACS(LIST, MAC, 3)
 #define TFI_BLOCK_DONE2(LIST)
 #define TFI_BLOCK_DONE4(LIST)                                                                      \
     if (p->out) {                                                                                  \
@@ -5739,6 +5784,13 @@ typedef struct {
 
 #ifdef TFI_BLOCKS
 #define TFI_VECTOR (4 * TFI_LANES) /* bytes */
+#ifdef D_PAIRS
+#define D_SHORT_SUMS 1
+#else
+#define D_SHORT_SUMS 0
+#define D_PAIRS(sum, w, x) sum
+#define D_WIDEN(sum, pairs) sum
+#endif
 #if TFI_BLOCK_ROWS == 4
 #define TFI_BLOCK_TILE(T)                                                                          \
     TFI_DEFINE_BLOCK_TILE(T, TFI_T##T, TFI_R4, TFI_BLOCK_MACS4, TFI_BLOCK_DONE4)
@@ -5758,7 +5810,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_tiles)(tfi_block_part p, const tfi
         const int count = end - t == 4 ? 2 : tfi_min(end - t, 3);
         (count == 1   ? TFI_K(block_tiles1)
          : count == 2 ? TFI_K(block_tiles2)
-                      : TFI_K(block_tiles3))(&p, !!f->bias, f->groups);
+                      : TFI_K(block_tiles3))(&p, f);
         t += count, p.x += count * TFI_VECTOR, p.sums += count * TFI_LANES;
         if (p.out) p.out += (size_t)count * p.out_stride;
     }
@@ -5970,7 +6022,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(fetch_scales)(const tfi_format *f, const
 static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const unsigned char *src,
                                                      const int first, const int h,
                                                      unsigned char *to) {
-    const int up = f->bias ? D_BIAS : 0;
+    const int up = f->bias == 128 ? D_BIAS : f->bias;
     TFI_K(transpose)
     (TFI_K(fetch)(f, src, first, 0, h, up), TFI_K(fetch)(f, src, first, 1, h, up),
      TFI_K(fetch)(f, src, first, 2, h, up), TFI_K(fetch)(f, src, first, 3, h, up), to, TFI_VECTOR);
@@ -5995,8 +6047,7 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
                                                    const int first, const unsigned char *x,
                                                    const int g, const TFI_V *scales, TFI_V sum) {
     const int is_signed = f->bias == 128 && !D_BIAS;
-    int shift = 0;
-    while (f->bias && f->bias << shift < 128) shift++;
+    const int shift = tfi_bias_shift(f->bias);
     TFI_I total = TFI_K(gather_sums)(TFI_K(piece_dot)(f, src, first, x, 0, g, is_signed),
                                      TFI_K(piece_dot)(f, src, first, x, 1, g, is_signed),
                                      TFI_K(piece_dot)(f, src, first, x, 2, g, is_signed),
@@ -6134,6 +6185,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
                                      int rows, const void *panels, int n, int k, float *out,
                                      size_t out_stride, void *scratch) {
     int units = (k + 32 * TFI_LANES - 1) / (32 * TFI_LANES), cut = TFI_BLOCK_CUT / (32 * TFI_LANES);
+    const int shift = tfi_bias_shift(f->bias);
     size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
     int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
@@ -6154,7 +6206,8 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
             const unsigned char *x =
                 (const unsigned char *)panels + (size_t)t0 * tfi_act_bytes(TFI_ACT_INT8, k);
             float *to = out + (size_t)t0 * out_stride + first;
-            tfi_block_part p = {NULL, NULL, w_row, tokens, 0, NULL, 0, NULL, out_stride};
+            tfi_block_part p = {NULL, NULL, w_row,      tokens, 0, NULL, 0,
+                                shift, NULL,  out_stride};
             int summed = 0; /* rows */
             if (tokens == 1) x = TFI_K(one_token)(x, units, token);
             for (int u = 0; u == 0 || u < units; u += cut)
@@ -6174,6 +6227,9 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     }
 }
 #undef TFI_VECTOR
+#undef D_SHORT_SUMS
+#undef D_PAIRS
+#undef D_WIDEN
 #endif
 
 #if TFI_LANES == 1
@@ -6313,7 +6369,6 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef D_BIAS
 #undef D_ZERO
 #undef D_LOAD
-#undef D_START
 #undef D_DOT
 #undef D_STORE_BYTES
 #undef D_STORE

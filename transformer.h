@@ -84,11 +84,12 @@
  * ERRORS     Where a function takes a transformer_error, that says in words which field, tensor or
  *            argument is wrong; pass NULL if you do not care.
  * ROUNDING   Activations and sums are float32.  F32 and F16 weights are multiplied in float32, and
- *            so are BF16 weights, except on the row "avx512bf16": there the activations that enter
- *            a matrix product are rounded to BF16 (relative error 2^-9 each), while products are
- *            exact and sums float32.  Quantised weights meet activations that are rounded to 8 bits,
- *            with a scale for each 32 (a 127th of the largest of them; the error of a product is
- *            below 1e-4 of its size, squared and on average); sums of integers are exact.
+ *            so are BF16 weights, except on the row "avx512bf16" (the best of AMD's processors; on
+ *            Intel's, where it is slow, only if options.isa names it): there the activations that
+ *            enter a matrix product are rounded to BF16 (relative error 2^-9 each), while products
+ *            are exact and sums float32.  Quantised weights meet activations rounded to 8 bits, with
+ *            a scale for each 32 (a 127th of the largest of them; the error of a product is below
+ *            1e-4 of its size, squared and on average); sums of integers are exact.
  *            options.full_precision = 1 keeps float32 activations everywhere; quantised weights
  *            then give the bits of the same weights decoded to F32.  transformer_matmul and the
  *            other functions on plain arrays always keep float32 activations.
@@ -835,7 +836,7 @@ enum {
     TFI_BLOCK_BYTES = 3 << 17, /* weights that stay in second-level cache while all tokens pass */
     TFI_AHEAD_BYTES = 1 << 11, /* how far before its use a weight from memory is asked for */
     TFI_CUT_BYTES = 4096, /* of each token that stay in first-level cache while the rows pass */
-    TFI_CUT_ROWS = 96     /* rows of weights that meet all tokens before the next cut */
+    TFI_CUT_ROWS = 48     /* rows of weights that meet all tokens before the next cut */
 };
 
 static int tfi_min(int a, int b) { return a < b ? a : b; }
@@ -4017,6 +4018,10 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 #endif
 
 /* ---- scalar: one lane ---- */
+/* What tfi_cpu says beside the features that rows need: BF16 dot products do half the work that
+ * float32 ones do, as on Intel's processors.  Their row is for whoever names it. */
+enum { TFI_CPU_SLOW_BF16 = 1 << 16 };
+
 #define TFI_PASS
 #define TFI_ROW scalar
 #define TFI_ROW_NAME "scalar"
@@ -4092,14 +4097,15 @@ static unsigned tfi_cpu(void) {
         cpu |= TFI_CPU_AVX512;
     if (cpu & TFI_CPU_AVX512 && __builtin_cpu_supports("avx512vnni")) cpu |= TFI_CPU_VNNI;
     if (cpu & TFI_CPU_AVX512 && __builtin_cpu_supports("avx512bf16")) cpu |= TFI_CPU_BF16;
+    if (__builtin_cpu_is("intel")) cpu |= TFI_CPU_SLOW_BF16;
     return cpu;
 }
 #else
 #include <intrin.h>
 static unsigned tfi_cpu(void) {
-    int leaf1[4], leaf7[4], leaf71[4];
+    int leaf0[4], leaf1[4], leaf7[4], leaf71[4];
     unsigned cpu = 0;
-    __cpuidex(leaf1, 1, 0), __cpuidex(leaf7, 7, 0), __cpuidex(leaf71, 7, 1);
+    __cpuidex(leaf0, 0, 0), __cpuidex(leaf1, 1, 0), __cpuidex(leaf7, 7, 0), __cpuidex(leaf71, 7, 1);
     if (!(leaf1[2] >> 27 & 1)) return 0; /* no xgetbv: the system does not save vector registers */
     uint64_t saved = _xgetbv(0);
     if ((saved & 6) == 6 && leaf7[1] >> 5 & 1 && leaf1[2] >> 12 & 1 && leaf1[2] >> 29 & 1)
@@ -4109,6 +4115,7 @@ static unsigned tfi_cpu(void) {
         cpu |= TFI_CPU_AVX512;
     if (cpu & TFI_CPU_AVX512 && leaf7[2] >> 11 & 1) cpu |= TFI_CPU_VNNI;
     if (cpu & TFI_CPU_AVX512 && leaf71[0] >> 5 & 1) cpu |= TFI_CPU_BF16;
+    if (leaf0[1] == 0x756e6547) cpu |= TFI_CPU_SLOW_BF16; /* "Genu"ineIntel */
     return cpu;
 }
 #endif
@@ -4809,7 +4816,8 @@ static const tfi_kernels *tfi_choose(const char *name) {
     const tfi_kernels *best = NULL;
     unsigned cpu = tfi_cpu();
     for (int i = 0; tfi_rows[i]; i++) {
-        if ((tfi_rows[i]->needs & cpu) == tfi_rows[i]->needs) best = tfi_rows[i];
+        int slow = !name && tfi_rows[i]->has_bf16_dot && cpu & TFI_CPU_SLOW_BF16;
+        if (!slow && (tfi_rows[i]->needs & cpu) == tfi_rows[i]->needs) best = tfi_rows[i];
         if (name && strcmp(name, tfi_rows[i]->name) == 0) return best;
     }
     return name ? NULL : best;
@@ -5243,6 +5251,28 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
  */
 #ifndef TFI_LISTS
 #define TFI_LISTS
+/* n rows that the last tiles of a block ask for, each 1 / 2^slow of one: slowly if there are many
+ * tiles, or they would take all of the memory's bandwidth for a while and wait the rest of the time. */
+typedef struct tfi_soon {
+    const unsigned char *rows;
+    size_t stride, width; /* bytes */
+    int n, slow, first;   /* first: the tile that begins */
+} tfi_soon;
+
+static TFI_UNUSED tfi_soon tfi_plan_soon(const void *rows, size_t stride, size_t width, int n,
+                                         int tiles) {
+    tfi_soon s;
+    s.rows = (const unsigned char *)rows, s.stride = stride, s.width = width, s.n = n;
+    s.slow = tiles >= 4 * n ? 2 : tiles >= 2 * n ? 1 : 0;
+    s.first = tfi_max(0, tiles - (n << s.slow));
+    return s;
+}
+
+static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const void *none) {
+    int part = tile - s->first, of = part & ((1 << s->slow) - 1);
+    if (part < 0 || part >= s->n << s->slow) return none;
+    return s->rows + (size_t)(part >> s->slow) * s->stride + (size_t)of * (s->width >> s->slow);
+}
 #define TFI_T1(M, r) M(r, 0)
 #define TFI_T2(M, r) TFI_T1(M, r) M(r, 1)
 #define TFI_T3(M, r) TFI_T2(M, r) M(r, 2)
@@ -5267,15 +5297,17 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  Rows lie w_stride
  * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
  * are in out.  A full tile asks for what will be needed from second-level cache, a little at every
- * step since a burst would keep loads waiting: a row `soon` and a part of the `next` panel.  With
- * few tokens the rows come from memory, and are asked for some steps ahead. */
+ * step since a burst would keep loads waiting: a part of a row (1 / 2^slow) that comes `soon` and one
+ * of the `next` panel.  With few tokens the rows come from memory, and are asked for some steps
+ * ahead. */
 #define TFI_LOAD_W(T, r)                                                                           \
     if (T < TFI_TILE) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);        \
     w = TFI_W_LOAD(w##r + i);
 #define TFI_DEFINE_TILE(name, T, LIST)                                                             \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
-        size_t out_stride, int apart, int more, const TFI_W *soon, const TFI_X_ELEMENT *next) {    \
+        size_t out_stride, int apart, int more, const TFI_W *soon, int slow,                       \
+        const TFI_X_ELEMENT *next) {                                                               \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
         int i = 0;                                                                                 \
@@ -5285,7 +5317,7 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
         for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
             LIST(TFI_LOAD_X, 0)                                                                    \
             if (T == TFI_TILE) {                                                                   \
-                TFI_PREFETCH(soon + i, 2);                                                         \
+                TFI_PREFETCH(soon + (i >> slow), 2);                                               \
                 TFI_PREFETCH(next + i / TFI_ASK, 2);                                               \
             }                                                                                      \
             TFI_LOAD_W(T, 0)                                                                       \
@@ -5356,30 +5388,31 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
         const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
         const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                    \
         const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                \
-        const int span = few ? tfi_max(k, 1) : TFI_CUT, part = tfi_min(k, TFI_CUT) / TFI_ASK;      \
+        const int span = few ? tfi_max(k, 1) : TFI_CUT, wide = tfi_min(k, TFI_CUT);                \
         const int ask = !few && (int64_t)n * k > TFI_BLOCK_BYTES / 4;                              \
-        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4;                            \
+        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4, end;                       \
         if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                 \
         if (few) block = tfi_max(groups, 1);                                                       \
-        for (int first = 0; first < groups; first += block)                                        \
-            for (int from = 0; from == 0 || from < k; from += span) /* once, too, if k is 0 */     \
+        for (int first = 0; first < groups; first = end) {                                         \
+            end = tfi_min(groups, first + block);                                                  \
+            for (int from = 0; from == 0 || from < k; from += span) { /* once, too, if k is 0 */   \
+                const int stop = tfi_min(k, from + span), below = stop == k;                       \
+                const int late = below ? tfi_min(groups, end + block) - end : end - first;         \
+                const TFI_W *then = w + (size_t)(4 * (below ? end : first)) * w_stride;            \
+                const tfi_soon soon =                                                              \
+                    tfi_plan_soon(then + (below ? 0 : stop), w_stride * sizeof(TFI_W),             \
+                                  (size_t)wide * sizeof(TFI_W), few ? 0 : 4 * late,                \
+                                  n / TFI_TILE * (end - first));                                   \
+                int tile = 0;                                                                      \
                 for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
-                    int end = tfi_min(groups, first + block), stop = tfi_min(k, from + span);      \
-                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit;                      \
-                    const TFI_X_ELEMENT *next = NULL;                                              \
+                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit, *next = NULL;        \
                     float *to = out + (size_t)t0 * out_stride;                                     \
-                    /* the last tiles ask for the block after this one, a row each */              \
-                    const int below = from + span >= k, late = tfi_min(groups, end + block) - end; \
-                    const int n_soon = few ? 0 : below ? 4 * late : 4 * (end - first);             \
-                    const TFI_W *soon = w + (size_t)(4 * (below ? end : first)) * w_stride;        \
-                    int asked = t0 / TFI_TILE * (end - first),                                     \
-                        tiles = n / TFI_TILE * (end - first);                                      \
-                    asked -= tfi_max(0, tiles - n_soon);                                           \
-                    soon += below ? 0 : stop;                                                      \
                     if (ask && n - t0 >= 2 * TFI_TILE)                                             \
                         next = x + (size_t)TFI_TILE * (size_t)(unit + from);                       \
                     switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
                 }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
         TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);          \
     }
 /* The same without tiles. */
@@ -5399,10 +5432,11 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
                 TFI_K(tile##T##_##type)                                                            \
                 (row, (size_t)apart * w_stride, x + (size_t)i * T, tfi_min(TFI_CUT, stop - i),     \
                  to + g * step, out_stride, apart, i > 0,                                          \
-                 asked >= 0 && asked < n_soon ? soon + (size_t)asked * w_stride : row,             \
-                 next && g - first < TFI_ASK * TFI_TILE ? next + (g - first) * part : x);          \
+                 (const TFI_W *)tfi_soon_part(&soon, tile, row), soon.slow,                        \
+                 next && g - first < TFI_ASK * TFI_TILE ? next + (g - first) * (wide / TFI_ASK)    \
+                                                        : x);                                      \
             }                                                                                      \
-            asked++;                                                                               \
+            tile++;                                                                                \
         }                                                                                          \
         break;
 #define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
@@ -6206,8 +6240,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
             const unsigned char *x =
                 (const unsigned char *)panels + (size_t)t0 * tfi_act_bytes(TFI_ACT_INT8, k);
             float *to = out + (size_t)t0 * out_stride + first;
-            tfi_block_part p = {NULL, NULL, w_row,      tokens, 0, NULL, 0,
-                                shift, NULL,  out_stride};
+            tfi_block_part p = {NULL, NULL, w_row, tokens, 0, NULL, 0, shift, NULL, out_stride};
             int summed = 0; /* rows */
             if (tokens == 1) x = TFI_K(one_token)(x, units, token);
             for (int u = 0; u == 0 || u < units; u += cut)

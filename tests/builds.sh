@@ -106,7 +106,7 @@ best_isa() {
     all_flags avx2 fma f16c && row=avx2
     [ $row = avx2 ] && all_flags avx512f avx512bw avx512vl avx512dq && row=avx512
     [ $row = avx512 ] && all_flags avx512_vnni && row=avx512vnni
-    [ $row = avx512vnni ] && all_flags avx512_bf16 && row=avx512bf16
+    [ $row = avx512vnni ] && all_flags avx512_bf16 && ! grep -q GenuineIntel /proc/cpuinfo && row=avx512bf16
     echo $row
 }
 

@@ -822,6 +822,7 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #define TFI_FORCE_INLINE inline __attribute__((always_inline))
 #define TFI_UNUSED __attribute__((unused))
 #define TFI_PREFETCH(p, level) __builtin_prefetch(p, 0, level)
+#define TFI_TAKE_TICKET(p) __atomic_fetch_add(p, 1, __ATOMIC_RELAXED)
 #else
 #define TFI_NOINLINE
 #define TFI_FORCE_INLINE inline
@@ -1197,53 +1198,6 @@ static const tfi_format tfi_formats[] = {{TRANSFORMER_F32, "F32", 1, 4, 4, 0, 0,
                                          {28, "F64", 0, 0, 0, 0, 0, 0, NULL},
                                          {29, "IQ1_M", 0, 0, 0, 0, 0, 0, NULL},
                                          {40, "NVFP4", 0, 0, 0, 0, 0, 0, NULL}};
-
-/* The scales and minimums of a block of 256, what the vector kernels multiply by d and m: one[2] is
- * 16 scales, or 8 scales and 8 minimums (Q4_K, Q5_K); two[2] 16 minimums.  Bytes are taken eight at
- * a time; no operation carries from one to the next. */
-static uint64_t tfi_eight_at(const void *from) {
-    uint64_t eight;
-    memcpy(&eight, from, sizeof eight);
-    return eight;
-}
-static uint64_t tfi_four_at(const void *from) {
-    uint32_t four;
-    memcpy(&four, from, sizeof four);
-    return four;
-}
-/* eight times x - 32, x in 0 .. 63 */
-static uint64_t tfi_less_32(uint64_t x) {
-    const uint64_t top = 0x2020202020202020u;
-    x ^= top;
-    return x | (x & top) << 1 | (x & top) << 2;
-}
-
-static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned char *b,
-                                               uint64_t *one, uint64_t *two) {
-    const uint64_t low4 = 0x0f0f0f0f0f0f0f0fu, low2 = 0x0303030303030303u, half = 0xffffffffu;
-    uint64_t x, y;
-    if (dtype == TRANSFORMER_Q6_K) {
-        one[0] = tfi_eight_at(b + 192), one[1] = tfi_eight_at(b + 200);
-    } else if (dtype == TRANSFORMER_Q2_K) {
-        x = tfi_eight_at(b), y = tfi_eight_at(b + 8);
-        one[0] = x & low4, one[1] = y & low4, two[0] = x >> 4 & low4, two[1] = y >> 4 & low4;
-    } else if (dtype == TRANSFORMER_Q3_K) {
-        x = tfi_eight_at(b + 96), y = tfi_four_at(b + 104), y |= y << 30;
-        one[0] = tfi_less_32((x & low4) | (y & low2) << 4);
-        one[1] = tfi_less_32((x >> 4 & low4) | (y >> 4 & low2) << 4);
-    } else if (dtype == TRANSFORMER_Q4_K || dtype == TRANSFORMER_Q5_K) {
-        x = tfi_eight_at(b + 4), y = tfi_four_at(b + 12);
-        uint64_t low = x & 0x3f3f3f3f3f3f3f3fu, high = x >> 2 & 0x3030303030303030u;
-        one[0] = (low & half) | ((y & low4) | (high & half)) << 32;
-        one[1] = low >> 32 | ((y >> 4 & low4) << 32 | (high & ~half));
-    } else { /* IQ4_XS: nibbles and crumbs spread to bytes */
-        x = tfi_four_at(b + 4), y = tfi_four_at(b) >> 16;
-        x = (x | x << 16) & 0x0000ffff0000ffffu, y = (y | y << 24) & 0x000000ff000000ffu;
-        x = (x | x << 8) & 0x00ff00ff00ff00ffu, y = (y | y << 12) & 0x000f000f000f000fu;
-        x = (x | x << 4) & low4, y = (y | y << 6) & low2;
-        one[0] = one[1] = tfi_less_32(x | y << 4);
-    }
-}
 
 static const tfi_format *tfi_format_of(int dtype) {
     static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, 0, 0, NULL};
@@ -2376,6 +2330,15 @@ typedef struct tfi_run {
 
 enum { TFI_WORKSPACE_MAGIC = 0x74666977, TFI_QUERY_ROWS = 24, TFI_MAX_TILE = 8 };
 
+/* Where a thread is, in groups of steps (>>threads) and in the products of a group.  A product of
+ * many tokens is cut into chunks of rows, and whoever is free takes the next: threads that share
+ * their processor with others get fewer.  A chunk's number is a ticket; while a group draws from one
+ * row of workspace.tickets, the other is set to zero for the group after it. */
+typedef struct tfi_turn {
+    int group, product;
+} tfi_turn;
+enum { TFI_GROUP_PRODUCTS = 8, TFI_CHUNKS_PER_THREAD = 8, TFI_CHUNK_ROWS = 48 };
+
 struct transformer_workspace {
     uint32_t magic;
     int batch, n_threads;
@@ -2391,10 +2354,12 @@ struct transformer_workspace {
     /* [batch, width], rows padded to whole vectors */
     float *x, *h, *q, *k, *v, *z, *attn, *mlp, *up, *gate, *embedded;
     int x_stride, q_stride, k_stride, v_stride, z_stride, mlp_stride, embedded_stride;
-    float *cosine[2], *sine[2];   /* [batch, pairs] */
-    void *packed[TFI_N_ACTS];     /* panels of a whole pass */
-    float *block_max, *block_sum; /* [vocabulary blocks, batch] for log-probabilities */
+    float *cosine[2], *sine[2];         /* [batch, pairs] */
+    void *packed[TFI_N_ACTS];           /* panels of a whole pass */
+    float *block_max, *block_sum;       /* [vocabulary blocks, batch] for log-probabilities */
+    int tickets[2][TFI_GROUP_PRODUCTS]; /* see tfi_turn */
     /* [n_threads] */
+    tfi_turn *turns;
     unsigned char *private_memory;
     size_t private_size;
 };
@@ -2537,6 +2502,7 @@ static size_t tfi_workspace_layout(transformer_workspace *w, unsigned char *base
     w->block_sum = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
     tfi_private_layout(&own, m, w->batch);
     w->private_size = own.used;
+    w->turns = (tfi_turn *)tfi_take(&arena, (size_t)w->n_threads, sizeof(tfi_turn));
     w->private_memory = (unsigned char *)tfi_take(&arena, (size_t)w->n_threads, own.used);
     return arena.used;
 }
@@ -2675,20 +2641,37 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
                        (size_t)out_stride);
 }
 
-/* out[:, rows of this part] = x W^T + bias, clamped. */
-static void tfi_linear(const tfi_run *r, int role, int layer, tfi_input *in, float *out,
-                       int out_stride, float clip, int part) {
-    const transformer_tensor *w = tfi_tensor(r->m, role, layer);
+/* out[:, begin .. end-1] = x W^T + bias, clamped. */
+static void tfi_linear_rows(const tfi_run *r, int role, int layer, tfi_input *in, int begin,
+                            int end, float *out, int out_stride, float clip, int part) {
     const float *bias = tfi_vector(r->m, role + 1, layer);
-    int begin, end;
-    tfi_share(w->rows, 16, part, r->parts, &begin, &end);
-    tfi_product(r, w, in, begin, end, out + begin, out_stride, part);
+    tfi_product(r, tfi_tensor(r->m, role, layer), in, begin, end, out + begin, out_stride, part);
     for (int t = 0; t < in->n && (bias || clip > 0); t++) {
         float *row = out + (size_t)t * (size_t)out_stride;
         for (int i = begin; bias && i < end; i++) row[i] += bias[i];
         for (int i = begin; clip > 0 && i < end; i++)
             row[i] = row[i] > clip ? clip : row[i] < -clip ? -clip : row[i];
     }
+}
+
+/* The rows of this part: its share, or of many tokens as many chunks as it comes to. */
+static void tfi_linear(const tfi_run *r, int role, int layer, tfi_input *in, float *out,
+                       int out_stride, float clip, int part) {
+    int rows = tfi_tensor(r->m, role, layer)->rows, begin, end;
+#ifdef TFI_TAKE_TICKET
+    tfi_turn *turn = &r->w->turns[part];
+    if (in->n > r->k->tile && r->parts > 1 && turn->product < TFI_GROUP_PRODUCTS) {
+        int *tickets = &r->w->tickets[turn->group & 1][turn->product++];
+        int chunk = tfi_round_up(rows / (r->parts * TFI_CHUNKS_PER_THREAD) + 1, TFI_CHUNK_ROWS);
+        int chunks = (rows + chunk - 1) / chunk;
+        for (int at = TFI_TAKE_TICKET(tickets); at < chunks; at = TFI_TAKE_TICKET(tickets))
+            tfi_linear_rows(r, role, layer, in, at * chunk, tfi_min(rows, (at + 1) * chunk), out,
+                            out_stride, clip, part);
+        return;
+    }
+#endif
+    tfi_share(rows, 16, part, r->parts, &begin, &end);
+    tfi_linear_rows(r, role, layer, in, begin, end, out, out_stride, clip, part);
 }
 
 static void tfi_norm(const tfi_run *r, int role, int layer, float *out, const float *x, int n) {
@@ -3432,7 +3415,7 @@ enum {
     TFI_BY_TOKEN,
     TFI_BY_PANEL,
     TFI_BY_ROW,     /* of a product's weights */
-    TFI_BY_MLP_ROW, /* likewise, but what the same rows of gate and up made */
+    TFI_BY_MLP_ROW, /* likewise, but what the same rows of gate and up made (of few tokens) */
     TFI_BY_TILE,
     TFI_BY_OUT,
     TFI_BY_BLOCK
@@ -3468,6 +3451,7 @@ static const tfi_step tfi_embedding_steps[] = {
     {tfi_step_project_embedding, TFI_BY_ROW, TFI_IF_PROJECTED, TFI_NO_SITE},
     {tfi_step_position, TFI_BY_TOKEN, 0, TFI_SITE(EMBEDDING), TFI_SITE(EMBEDDING)},
     {NULL, 0, 0, TFI_NO_SITE}};
+/* Nothing: for a site, or to wait for what others computed. */
 static void tfi_step_enter(const tfi_run *r, int layer, int part) {
     (void)r, (void)layer, (void)part;
 }
@@ -3492,6 +3476,7 @@ static const tfi_step tfi_layer_steps[] = {
      TFI_SITE(MLP_NORM)},
     {tfi_step_pack_h, TFI_BY_PANEL, TFI_IF_MLP | TFI_IF_MANY, TFI_NO_SITE},
     {tfi_step_mlp_up, TFI_BY_MLP_ROW, TFI_IF_MLP, TFI_SITE(MLP_PRE), TFI_SITE(MLP_UP)},
+    {tfi_step_enter, TFI_BY_TOKEN, TFI_IF_MLP | TFI_IF_MANY, TFI_NO_SITE},
     {tfi_step_mlp_act, TFI_BY_MLP_ROW, TFI_IF_MLP, TFI_SITE(MLP_ACT), TFI_SITE(MLP_ACT)},
     {tfi_step_pack_mlp, TFI_BY_PANEL, TFI_IF_MLP | TFI_IF_MANY, TFI_NO_SITE},
     {tfi_step_mlp_down, TFI_BY_ROW, TFI_IF_MLP, TFI_NO_SITE},
@@ -3616,6 +3601,7 @@ typedef struct tfi_group {
     const tfi_step *steps;
     int layer, traits, first, last; /* steps first .. last-1, those whose conditions hold */
     int site_step;                  /* step whose sites are tapped after the group, or -1 */
+    int number;                     /* of the groups of a pass */
 } tfi_group;
 
 static int tfi_wants_site(const tfi_run *r, const tfi_step *step) {
@@ -3644,6 +3630,7 @@ static int tfi_next_group(const tfi_run *r, int stage, int from, tfi_group *g) {
 
 static void tfi_run_group(void *arg, int part) {
     const tfi_group *g = (const tfi_group *)arg;
+    g->run->w->turns[part].group = g->number, g->run->w->turns[part].product = 0;
     for (int i = g->first; i < g->last; i++)
         if ((g->steps[i].conditions & g->traits) == g->steps[i].conditions)
             g->steps[i].run(g->run, g->layer, part);
@@ -3669,9 +3656,12 @@ static void tfi_barrier(int team) {
 
 /* Walks through the stages.  Every thread of the team runs this; `part` is its number. */
 static void tfi_walk_stages(const tfi_run *r, int part, int team) {
+    tfi_group group;
+    group.number = 0;
     for (int stage = r->stage; stage < r->stage_end; stage++) {
-        tfi_group group;
-        for (int at = 0; tfi_next_group(r, stage, at, &group); at = group.last) {
+        for (int at = 0; tfi_next_group(r, stage, at, &group); at = group.last, group.number++) {
+            int *later = r->w->tickets[(group.number + 1) & 1];
+            if (part == 0) memset(later, 0, sizeof r->w->tickets[0]);
             if (team == 1 && r->parts > 1)
                 r->w->parallel(r->w->parallel_user, tfi_run_group, &group, r->parts);
             else tfi_run_group(&group, part);
@@ -3699,6 +3689,7 @@ static int tfi_count_parts(const tfi_run *r) {
 
 static void tfi_execute(tfi_run *r) {
     r->parts = tfi_count_parts(r);
+    memset(r->w->tickets, 0, sizeof r->w->tickets);
 #if TFI_OPENMP
     if (r->parts > 1 && !r->w->parallel) {
 #pragma omp parallel num_threads(r->parts)
@@ -4016,6 +4007,55 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 #define TFI_INLINE inline
 #endif
 #endif
+
+/* ---- what the vector kernels share ---- */
+
+/* The scales and minimums of a block of 256, what the vector kernels multiply by d and m: one[2] is
+ * 16 scales, or 8 scales and 8 minimums (Q4_K, Q5_K); two[2] 16 minimums.  Bytes are taken eight at
+ * a time; no operation carries from one to the next. */
+static uint64_t tfi_eight_at(const void *from) {
+    uint64_t eight;
+    memcpy(&eight, from, sizeof eight);
+    return eight;
+}
+static uint64_t tfi_four_at(const void *from) {
+    uint32_t four;
+    memcpy(&four, from, sizeof four);
+    return four;
+}
+/* eight times x - 32, x in 0 .. 63 */
+static uint64_t tfi_less_32(uint64_t x) {
+    const uint64_t top = 0x2020202020202020u;
+    x ^= top;
+    return x | (x & top) << 1 | (x & top) << 2;
+}
+
+static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned char *b,
+                                               uint64_t *one, uint64_t *two) {
+    const uint64_t low4 = 0x0f0f0f0f0f0f0f0fu, low2 = 0x0303030303030303u, half = 0xffffffffu;
+    uint64_t x, y;
+    if (dtype == TRANSFORMER_Q6_K) {
+        one[0] = tfi_eight_at(b + 192), one[1] = tfi_eight_at(b + 200);
+    } else if (dtype == TRANSFORMER_Q2_K) {
+        x = tfi_eight_at(b), y = tfi_eight_at(b + 8);
+        one[0] = x & low4, one[1] = y & low4, two[0] = x >> 4 & low4, two[1] = y >> 4 & low4;
+    } else if (dtype == TRANSFORMER_Q3_K) {
+        x = tfi_eight_at(b + 96), y = tfi_four_at(b + 104), y |= y << 30;
+        one[0] = tfi_less_32((x & low4) | (y & low2) << 4);
+        one[1] = tfi_less_32((x >> 4 & low4) | (y >> 4 & low2) << 4);
+    } else if (dtype == TRANSFORMER_Q4_K || dtype == TRANSFORMER_Q5_K) {
+        x = tfi_eight_at(b + 4), y = tfi_four_at(b + 12);
+        uint64_t low = x & 0x3f3f3f3f3f3f3f3fu, high = x >> 2 & 0x3030303030303030u;
+        one[0] = (low & half) | ((y & low4) | (high & half)) << 32;
+        one[1] = low >> 32 | ((y >> 4 & low4) << 32 | (high & ~half));
+    } else { /* IQ4_XS: nibbles and crumbs spread to bytes */
+        x = tfi_four_at(b + 4), y = tfi_four_at(b) >> 16;
+        x = (x | x << 16) & 0x0000ffff0000ffffu, y = (y | y << 24) & 0x000000ff000000ffu;
+        x = (x | x << 8) & 0x00ff00ff00ff00ffu, y = (y | y << 12) & 0x000f000f000f000fu;
+        x = (x | x << 4) & low4, y = (y | y << 6) & low2;
+        one[0] = one[1] = tfi_less_32(x | y << 4);
+    }
+}
 
 /* ---- scalar: one lane ---- */
 /* What tfi_cpu says beside the features that rows need: BF16 dot products do half the work that

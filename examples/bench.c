@@ -317,7 +317,10 @@ static void describe(transformer_config *config, const char *name, int context) 
     const shape *s = NULL;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         if (strcmp(shapes[i].name, name) == 0) s = &shapes[i];
-    if (s == NULL) die("--shape: there is no '%s'", name);
+    if (s == NULL)
+        die("--shape: '%s' is none of gpt2-124m, llama-3.2-1b, qwen2.5-0.5b, stories15m, "
+            "stories110m",
+            name);
     transformer_config_defaults(config);
     config->dim = s->dim;
     config->n_layers = s->n_layers;

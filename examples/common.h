@@ -106,9 +106,13 @@ static inline const char *option_value(int argc, char **argv, int *i) {
     return argv[++*i];
 }
 
-/* --help alone: the usage on stdout, and the end. */
+static inline int asks_for_help(const char *argument) {
+    return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
+/* --help, first or last: the usage on stdout, and the end. */
 static inline void offer_help(int argc, char **argv, const char *usage) {
-    if (argc != 2 || (strcmp(argv[1], "--help") != 0 && strcmp(argv[1], "-h") != 0)) return;
+    if (argc < 2 || (!asks_for_help(argv[1]) && !asks_for_help(argv[argc - 1]))) return;
     if (fputs(usage, stdout) == EOF || fflush(stdout) == EOF) exit(1);
     exit(0);
 }

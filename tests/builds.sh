@@ -473,7 +473,7 @@ offer_help() { # every program with a usage prints it on stdout for --help, and 
         grep -q 'static const char usage' "$file" || continue
         program=$out/examples.help.$(basename "$file" .c)
         ${CC:-cc} -O0 -DTRANSFORMER_NO_SIMD "$file" -o "$program" -lm || return 1
-        for option in --help -h; do
+        for option in --help -h "examples/toy_lm --help"; do
             "$program" $option >"$program.out" 2>"$program.err" || return 1
             grep -q "^usage: $(basename "$file" .c) " "$program.out" && [ ! -s "$program.err" ] || return 1
         done

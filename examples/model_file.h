@@ -4012,7 +4012,7 @@ static int mfi_open_path(model_file *mf, const char *path, int rope_length,
     } else if (error->status == TRANSFORMER_ARGUMENT) {
         error->status = TRANSFORMER_OK;
         mfi_fail(error, TRANSFORMER_ARGUMENT,
-                 "%.160s: neither a directory with config.json nor a model file", path);
+                 "%.160s: neither a directory with config.json nor a file that can be read", path);
     }
     free(directory);
     return ok;

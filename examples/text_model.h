@@ -34,19 +34,22 @@ typedef struct text_model_options { /* all zero is the default; NULL will do */
     transformer_options run;        /* context 0 = the model's, but at most TEXT_MODEL_CONTEXT */
     sampler_options sampling;       /* all zero = greedy */
     int window;            /* latest tokens that its penalties look at; 0 = TEXT_MODEL_WINDOW */
-    const char *tokenizer; /* file or directory; NULL = what the model comes with */
+    const char *tokenizer; /* file or directory; NULL = what the model comes with, which a llama2.c
+                              checkpoint does not */
     int special; /* 1 = names of control tokens in prompts (<|im_start|>) are those tokens;
                               leave it 0 for text that is not your own */
-    /* Called after each of a long prompt's pieces; anything but 0 stops text_model_prompt. */
+    /* Called while a long prompt is read: so many of the text's n tokens are done.  Anything but 0
+     * stops text_model_prompt.  It must leave the object alone. */
     int (*progress)(void *user, int done, int n);
     void *progress_user;
 } text_model_options;
 
 typedef enum text_model_end { /* why text_model_next has no more */
                               TEXT_MODEL_GOES_ON = 0,
-                              TEXT_MODEL_ENDED, /* the model has ended its text or turn */
-                              TEXT_MODEL_FULL,  /* the context is full */
-                              TEXT_MODEL_FAILED /* no prompt yet, or logits that leave no token to choose */
+                              TEXT_MODEL_ENDED, /* the model has ended its text or turn, by m->token, which the text lacks */
+                              TEXT_MODEL_FULL, /* the context is full */
+                              TEXT_MODEL_FAILED /* no prompt yet, or one that was stopped: give another; or logits that leave
+                         no token to choose */
 } text_model_end;
 
 typedef struct text_model {
@@ -76,9 +79,11 @@ text_model *text_model_open(const char *path, const text_model_options *options,
                             transformer_error *error);
 void text_model_close(text_model *m); /* NULL is ignored */
 
-/* The text goes on with this; the first prompt gets what the model wants in front (BOS).  An empty
- * one begins a text with BOS alone, later it does nothing.  0, or -1 with the reason in *error (which may be NULL): a
- * prompt that does not fit, for one, changes nothing; one that was stopped has been read in part. */
+/* The text goes on with this; the first prompt gets what the model wants in front (BOS: leave it out
+ * of the prompt).  An empty one begins a text with BOS (or EOS) alone, later it does nothing.  A
+ * prompt after the end of a turn begins with whatever closes that turn.  0, or -1 with the reason in
+ * *error (which may be NULL): a prompt that does not fit, for one, changes nothing; one that was
+ * stopped has been read in part. */
 int text_model_prompt(text_model *m, const char *prompt, transformer_error *error);
 
 /* Chooses the next token and returns the text that it completes: m->size bytes, then a zero; ""
@@ -87,7 +92,7 @@ int text_model_prompt(text_model *m, const char *prompt, transformer_error *erro
 const char *text_model_next(text_model *m);
 
 /* The logits from which the next call of text_model_next chooses, to look at or to change first:
- * m->logits, or NULL if it would return NULL. */
+ * m->logits, or NULL if there are none. */
 float *text_model_logits(text_model *m);
 
 /* The object is as new, and another text can begin; the sampler draws on. */
@@ -134,7 +139,8 @@ static int tmi_open_tokenizer(text_model *m, const char *path, transformer_error
     const char *name = m->options.tokenizer ? m->options.tokenizer : path;
     m->words = tokenizer_open(name, transformer_model_config(m->model)->vocab_size, &why);
     if (!m->words)
-        return tmi_fail(error, TRANSFORMER_ARGUMENT, "tokenizer %.100s: %.130s", name, why.text);
+        return tmi_fail(error, TRANSFORMER_ARGUMENT, "tokenizer %.100s: %.90s%s", name, why.text,
+                        m->options.tokenizer ? "" : " (options.tokenizer names another)");
     return 0;
 }
 
@@ -161,6 +167,9 @@ static int tmi_open(text_model *m, const char *path, transformer_error *error) {
     const transformer_config *config = transformer_model_config(m->model);
     if (!run->context)
         run->context = config->context < TEXT_MODEL_CONTEXT ? config->context : TEXT_MODEL_CONTEXT;
+    if (m->options.window < 0)
+        return tmi_fail(error, TRANSFORMER_ARGUMENT, "options.window %d is negative",
+                        m->options.window);
     if (!m->options.window) m->options.window = TEXT_MODEL_WINDOW;
     m->vocab_size = tokenizer_vocab_size(m->words);
     if (config->vocab_size < m->vocab_size) m->vocab_size = config->vocab_size;
@@ -216,13 +225,14 @@ static int tmi_begin(text_model *m, int32_t *tokens, int n) {
 
 static int tmi_check(const text_model *m, const int32_t *tokens, int n, transformer_error *error) {
     int context = transformer_state_context(m->state);
+    int room = m->n_tokens < context ? context - m->n_tokens : 0;
     if (n + m->n_tokens == 0)
         return tmi_fail(error, TRANSFORMER_ARGUMENT,
                         "this model needs a prompt: it has no token that begins a text");
-    if (n > context - m->n_tokens)
+    if (n > room)
         return tmi_fail(error, TRANSFORMER_FULL,
-                        "the prompt has %d tokens, the context room for %d of %d", n,
-                        context - m->n_tokens, context);
+                        "the prompt has %d tokens, the context room for %d of %d", n, room,
+                        context);
     for (int i = 0; i < n; i++)
         if (tokens[i] >= m->vocab_size)
             return tmi_fail(error, TRANSFORMER_ARGUMENT,
@@ -243,6 +253,7 @@ static int tmi_read(text_model *m, transformer_error *error) {
         if (!last && m->options.progress &&
             m->options.progress(m->options.progress_user, from + size, m->n_tokens)) {
             m->n_tokens = from + size;
+            m->waiting = 0;
             return tmi_fail(error, TRANSFORMER_STOPPED, "stopped after %d tokens", from + size);
         }
     }
@@ -264,9 +275,11 @@ int text_model_prompt(text_model *m, const char *prompt, transformer_error *erro
     if (!failed) failed = tmi_check(m, tokens, n, error);
     if (!failed && n > 0) {
         memcpy(m->tokens + m->n_tokens, tokens, (size_t)n * sizeof *tokens);
+        int first = m->n_tokens;
         m->n_tokens += n;
-        for (int i = 0; i < n; i++) tokenizer_decode(m->words, &m->stream, tokens[i], m->piece);
-        failed = tmi_read(m, error);
+        failed = tmi_read(m, error); /* all of them, unless it was stopped */
+        for (int i = first; i < m->n_tokens; i++)
+            tokenizer_decode(m->words, &m->stream, m->tokens[i], m->piece);
     }
     free(tokens);
     return failed;
@@ -279,11 +292,13 @@ static int tmi_ends(const text_model *m, int token) {
     return token == tokenizer_bos(m->words) || tokenizer_is_end(m->words, token);
 }
 
+static int tmi_full(const text_model *m) {
+    return m->n_tokens > transformer_state_context(m->state);
+}
+
 float *text_model_logits(text_model *m) {
-    if (m->end == TEXT_MODEL_GOES_ON && m->waiting) {
-        if (m->n_tokens > transformer_state_context(m->state)) m->end = TEXT_MODEL_FULL;
-        else if (tmi_read(m, NULL) != 0) m->end = TEXT_MODEL_FAILED;
-    }
+    if (tmi_full(m)) return NULL;
+    if (m->end == TEXT_MODEL_GOES_ON && m->waiting) tmi_read(m, NULL);
     return m->end == TEXT_MODEL_GOES_ON ? m->logits : NULL;
 }
 
@@ -307,7 +322,7 @@ static const char *tmi_piece(text_model *m, int size) {
 const char *text_model_next(text_model *m) {
     if (m->end != TEXT_MODEL_GOES_ON) return NULL;
     m->token = tmi_choose(m);
-    if (m->token < 0 && m->end == TEXT_MODEL_GOES_ON) m->end = TEXT_MODEL_FAILED;
+    if (m->token < 0) m->end = tmi_full(m) ? TEXT_MODEL_FULL : TEXT_MODEL_FAILED;
     if (m->token >= 0 && tmi_ends(m, m->token)) m->end = TEXT_MODEL_ENDED;
     if (m->end != TEXT_MODEL_GOES_ON) { /* what was held back of a character */
         int held = tokenizer_decode_end(&m->stream, m->piece);

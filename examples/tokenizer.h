@@ -20,7 +20,8 @@
  *   tokenizer.model  of SentencePiece (BPE or unigram)
  *   vocab.json       of GPT-2, with merges.txt beside it
  *   tokenizer.bin    of llama2.c: uint32 longest, then per token: float32 score, int32 size, text
- *   NAME.gguf        (only by its name) its metadata tokenizer.ggml.*
+ *   NAME.gguf        (only by its name; any part of a split one) its metadata tokenizer.ggml.*
+ * A .safetensors file stands for its directory.
  * A tokenizer_config.json beside the first three says which tokens begin and end a text.
  *
  * ENCODING
@@ -4225,6 +4226,15 @@ static const char *tki_reason(int number) {
     return strerror(number);
 }
 
+/* NAME-0000I-of-0000N.gguf: of such parts the first has the metadata. */
+static int tki_is_split(const char *path) {
+    size_t n = strlen(path);
+    const char *end = path + (n < 20 ? 0 : n - 20);
+    return n >= 20 && end[0] == '-' && strspn(end + 1, "0123456789") == 5 &&
+           memcmp(end + 6, "-of-", 4) == 0 && strspn(end + 10, "0123456789") == 5 &&
+           strcmp(end + 15, ".gguf") == 0;
+}
+
 /* The file directory/name (or path alone, if name is NULL), for the caller to free; NULL with the
  * reason, and *size = 1 if there is such a file or it cannot be told for want of memory.  Of a GGUF file only as much as its metadata need is read. */
 static void *tki_read_file(const char *directory, const char *name, size_t *size,
@@ -4245,6 +4255,8 @@ static void *tki_read_file(const char *directory, const char *name, size_t *size
     if (name) {
         path[length] = '/';
         memcpy(path + length + 1, name, strlen(name) + 1);
+    } else if (tki_is_split(path)) {
+        memcpy(path + length - 19, "00001", 5);
     }
     file = fopen(path, "rb");
     int there = file != NULL;
@@ -4337,15 +4349,18 @@ tokenizer *tokenizer_open(const char *path, int vocab_size, tokenizer_error *err
         data = tki_read_file(path, names[i], &size, error);
     if (data == NULL && size > 0) return NULL;
     if (data) return tki_open_beside(data, size, path, vocab_size, error);
-    data = tki_read_file(path, NULL, &size, error);
-    if (data == NULL) return NULL;
     char *directory = tki_directory(path);
+    size_t n = strlen(path);
+    tokenizer *t = NULL;
     if (directory == NULL) {
         tki_no_memory(error);
-        TOKENIZER_FREE(data);
-        return NULL;
+    } else if (n > 12 &&
+               strcmp(path + n - 12, ".safetensors") == 0) { /* weights: what is beside them */
+        t = tokenizer_open(directory, vocab_size, error);
+    } else {
+        data = tki_read_file(path, NULL, &size, error);
+        if (data) t = tki_open_beside(data, size, directory, vocab_size, error);
     }
-    tokenizer *t = tki_open_beside(data, size, directory, vocab_size, error);
     TOKENIZER_FREE(directory);
     return t;
 }

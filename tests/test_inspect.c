@@ -326,14 +326,16 @@ static void test_directories(void) {
 
 static void test_errors(void) {
     run r = run_inspect("nofile", NULL, NULL, NULL);
-    CHECK(r.status == 1 &&
-          strcmp(r.err, "error: nofile: neither a directory with config.json nor a model file\n") ==
-              0);
+    CHECK(
+        r.status == 1 &&
+        strcmp(
+            r.err,
+            "error: nofile: neither a directory with config.json nor a file that can be read\n") ==
+            0);
     release(&r);
     r = run_inspect("no/such/file", NULL, NULL, NULL);
-    CHECK(strcmp(r.err,
-                 "error: no/such/file: neither a directory with config.json nor a model file\n") ==
-          0);
+    CHECK(strcmp(r.err, "error: no/such/file: neither a directory with config.json nor a file that "
+                        "can be read\n") == 0);
     release(&r);
     r = run_inspect("README.md", NULL, NULL, NULL);
     CHECK(r.status == 1 && count(r.err, "README.md") == 1);

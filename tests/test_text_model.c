@@ -1,7 +1,9 @@
 /* examples/text_model.h: its text is what the parts give by hand; prompts in turn, a full context, restarts, stops,
  * refusals and failing allocations leave it right. */
+#define _DEFAULT_SOURCE /* mkdtemp */
 #include <stdint.h>
 #include "allocator.h"
+#include "files.h"
 #include "test.h"
 #define malloc counted_malloc
 #define calloc counted_calloc
@@ -153,6 +155,45 @@ static void test_ends(void) {
     GROUP("text_model: a full context, the end of a text, logits without a choice");
 }
 
+/* The token that is this byte. */
+static int byte_token(const text_model *m, int byte) {
+    char name[8];
+    snprintf(name, sizeof name, "<0x%02X>", byte);
+    return tokenizer_find(m->words, name, 6);
+}
+
+static const char *next_byte(text_model *m, int byte) {
+    text_model_logits(m)[byte_token(m, byte)] = 1e6f;
+    return text_model_next(m);
+}
+
+/* What is held back of a character comes at the end, however one gets there, and prompts may complete it. */
+static void test_held(void) {
+    text_model_options o;
+    transformer_error error;
+    memset(&o, 0, sizeof o);
+    for (int look = 0; look < 2; look++) {
+        o.run.context = 2;
+        text_model *m = text_model_open(MODEL, &o, &error);
+        CHECK(m && text_model_prompt(m, "", &error) == 0);
+        CHECK(!strcmp(next_byte(m, 0xE2), "") && !strcmp(next_byte(m, 0x82), ""));
+        CHECK(m->n_tokens == 3);
+        CHECK(text_model_prompt(m, "", &error) == 0); /* does nothing */
+        CHECK(text_model_prompt(m, "a", &error) == -1 && strstr(error.text, "room for 0 of 2"));
+        if (look) CHECK(text_model_logits(m) == NULL && m->end == TEXT_MODEL_GOES_ON);
+        const char *rest = text_model_next(m);
+        CHECK(rest && strstr(rest, "\xEF\xBF\xBD") == rest && m->end == TEXT_MODEL_FULL);
+        CHECK(text_model_next(m) == NULL);
+        text_model_close(m);
+    }
+    o.run.context = 20;
+    text_model *m = text_model_open(MODEL, &o, &error);
+    CHECK(m && text_model_prompt(m, "x\xE2", &error) == 0);
+    CHECK(!strcmp(next_byte(m, 0x82), "") && !strcmp(next_byte(m, 0xAC), "\xE2\x82\xAC"));
+    text_model_close(m);
+    GROUP("text_model: characters in parts");
+}
+
 static int stop_at(void *user, int done, int n) {
     CHECK(done < n);
     return done >= *(int *)user;
@@ -164,8 +205,8 @@ static void test_progress(void) {
     static char prompt[3000];
     int stop = 1024, never = INT_MAX;
     memset(&o, 0, sizeof o);
-    memset(prompt, '\n', sizeof prompt - 1);
-    o.run.context = 4000, o.progress = stop_at, o.progress_user = &stop;
+    memset(prompt, 1, sizeof prompt - 1); /* a token each */
+    o.run.context = 8000, o.progress = stop_at, o.progress_user = &stop;
     text_model *m = text_model_open(MODEL, &o, &error);
     CHECK(m && text_model_prompt(m, prompt, &error) == -1 && error.status == TRANSFORMER_STOPPED);
     CHECK(m->n_tokens == 1024 && transformer_state_position(m->state) == 1024 &&
@@ -173,7 +214,11 @@ static void test_progress(void) {
     m->options.progress_user = &never;
     CHECK(text_model_prompt(m, "KING", &error) == 0 && text_model_next(m) != NULL);
     m->options.progress_user = &stop;
+    prompt[510] = '\xE2'; /* the last byte read, as a token still waited: held, not what follows */
     CHECK(text_model_prompt(m, prompt, &error) == -1 && text_model_next(m) == NULL);
+    CHECK(!m->waiting && m->tokens[m->n_tokens - 1] == byte_token(m, 0xE2) &&
+          m->stream.n_held == 1);
+    CHECK(text_model_prompt(m, "\x82", &error) == 0 && !strcmp(next_byte(m, 0xAC), "\xE2\x82\xAC"));
     m->options.progress_user = &never;
     text_model_restart(m);
     CHECK(text_model_prompt(m, prompt, &error) == 0 && text_model_next(m) != NULL);
@@ -198,9 +243,31 @@ static void test_refusals(void) {
     memset(&o, 0, sizeof o);
     o.run.batch = -1;
     CHECK(!text_model_open(MODEL, &o, &error) && strstr(error.text, "batch"));
+    memset(&o, 0, sizeof o);
+    o.window = -1;
+    CHECK(!text_model_open(MODEL, &o, &error) && strstr(error.text, "window"));
     text_model_close(NULL);
     CHECK(allocations_live == 0);
     GROUP("text_model: what cannot be opened is refused with its reason");
+}
+
+/* Paths for which the tokenizer is somewhere else. */
+static void test_paths(void) {
+    text_model *m = text_model_open(MODEL "/model.safetensors", NULL, NULL);
+    CHECK(m && tokenizer_kind(m->words) == TOKENIZER_LLAMA2C);
+    text_model_close(m);
+    size_t size = 0;
+    char *file = test_read_file("tests/gguf/llama.gguf", &size);
+    make_dir();
+    write_file("m-00001-of-00002.gguf", file,
+               size); /* as much of a split file as a tokenizer needs */
+    tokenizer *t = tokenizer_open(path_of("m-00002-of-00002.gguf"), 0, NULL);
+    CHECK(t && tokenizer_kind(t) == TOKENIZER_GGUF);
+    tokenizer_close(t);
+    CHECK(!tokenizer_open(path_of("m-0000x-of-00002.gguf"), 0, NULL));
+    remove_file("m-00001-of-00002.gguf"), rmdir(dir);
+    free(file);
+    GROUP("text_model: a .safetensors file's tokenizer, a split file's");
 }
 
 static void test_no_memory(void) {
@@ -224,8 +291,10 @@ int main(void) {
     test_same_as_parts();
     test_turns();
     test_ends();
+    test_held();
     test_progress();
     test_refusals();
+    test_paths();
     test_no_memory();
     return test_finish();
 }

@@ -49,12 +49,11 @@ static void parse_arguments(int argc, char **argv, program *p) {
         else if (strcmp(argv[i], "--special") == 0) p->special = 1;
         else if (strcmp(argv[i], "--no-bos") == 0) p->no_bos = 1;
         else if (strcmp(argv[i], "--whole") == 0) p->whole = 1;
-        else if (argc == 2 && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
-            p->help = 1;
+        else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) p->help = 1;
         else if (argv[i][0] != '-' && p->model == NULL) p->model = argv[i];
         else fail(argv[i], "unknown argument");
     }
-    if (p->model) return;
+    if (p->model && !p->help) return;
     fputs(usage, p->help ? stdout : stderr);
     exit(!p->help);
 }

@@ -44,12 +44,14 @@ typedef struct text_model_options { /* all zero is the default; NULL will do */
     void *progress_user;
 } text_model_options;
 
-typedef enum text_model_end { /* why text_model_next has no more */
-                              TEXT_MODEL_GOES_ON = 0,
-                              TEXT_MODEL_ENDED, /* the model has ended its text or turn, by m->token, which the text lacks */
-                              TEXT_MODEL_FULL, /* the context is full */
-                              TEXT_MODEL_FAILED /* no prompt yet, or one that was stopped: give another; or logits that leave
-                         no token to choose */
+/* Why text_model_next has no more.  ENDED: the model has ended its text or turn, by m->token, which the
+ * text lacks.  FAILED: no prompt yet, or one that was stopped (give another), or logits that leave no
+ * token to choose. */
+typedef enum text_model_end {
+    TEXT_MODEL_GOES_ON = 0,
+    TEXT_MODEL_ENDED,
+    TEXT_MODEL_FULL, /* the context is */
+    TEXT_MODEL_FAILED
 } text_model_end;
 
 typedef struct text_model {
@@ -63,9 +65,9 @@ typedef struct text_model {
     int vocab_size;             /* tokens that both the model and the tokenizer have */
     float *logits;              /* [model's vocab_size] of the next token */
     sampler_candidate *scratch; /* [vocab_size] */
-    int32_t *tokens;            /* [context + 1] of the whole text; the state has seen all of
-                                    them, but not the last while `waiting` */
-    int n_tokens, waiting;
+    int32_t *tokens;            /* [context + 1] of the whole text; the state has seen as many as
+                                   its position says: all, or all but the last */
+    int n_tokens;
     int token; /* the latest that text_model_next chose, or -1 */
     text_model_end end;
     tokenizer_stream stream;
@@ -206,7 +208,7 @@ void text_model_close(text_model *m) {
 void text_model_restart(text_model *m) {
     transformer_state_rewind(m->state, 0);
     memset(&m->stream, 0, sizeof m->stream);
-    m->n_tokens = m->waiting = m->size = 0;
+    m->n_tokens = m->size = 0;
     m->token = -1;
     m->end = TEXT_MODEL_FAILED; /* there are no logits yet */
 }
@@ -253,11 +255,9 @@ static int tmi_read(text_model *m, transformer_error *error) {
         if (!last && m->options.progress &&
             m->options.progress(m->options.progress_user, from + size, m->n_tokens)) {
             m->n_tokens = from + size;
-            m->waiting = 0;
             return tmi_fail(error, TRANSFORMER_STOPPED, "stopped after %d tokens", from + size);
         }
     }
-    m->waiting = 0;
     m->end = TEXT_MODEL_GOES_ON;
     return 0;
 }
@@ -298,7 +298,7 @@ static int tmi_full(const text_model *m) {
 
 float *text_model_logits(text_model *m) {
     if (tmi_full(m)) return NULL;
-    if (m->end == TEXT_MODEL_GOES_ON && m->waiting) tmi_read(m, NULL);
+    if (m->end == TEXT_MODEL_GOES_ON) tmi_read(m, NULL); /* the last token, if it waits */
     return m->end == TEXT_MODEL_GOES_ON ? m->logits : NULL;
 }
 
@@ -330,7 +330,6 @@ const char *text_model_next(text_model *m) {
         return held > 0 ? tmi_piece(m, held) : NULL;
     }
     m->tokens[m->n_tokens++] = m->token;
-    m->waiting = 1;
     return tmi_piece(m, tokenizer_decode(m->words, &m->stream, m->token, m->piece));
 }
 

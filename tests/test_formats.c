@@ -65,7 +65,21 @@ typedef struct problem {
     float *decoded, *x, *want; /* want: in double, rounded */
 } problem;
 
-static void make_problem(problem *p, const tfi_format *f, int rows, int cols) {
+/* Every code all ones, or all zeros, and every activation the largest or the smallest of its block: the sums of
+ * integers are as large as they can be. */
+static void make_extreme(problem *p, int kind) {
+    size_t size = (size_t)p->f->size, n = (size_t)p->rows * (size_t)(p->cols / p->f->block);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char *block = p->weights + i * size;
+        memset(block, kind & 1 ? 0xff : 0, size);
+        set_scale(p->f, block, 0, tfi_to_f16(0.01f)), set_scale(p->f, block, 1, tfi_to_f16(0.02f));
+        if (p->f->dtype == TRANSFORMER_MXFP4) block[0] = 120;
+    }
+    for (int i = 0; i < TOKENS * p->cols; i++) p->x[i] = kind & 2 ? -1.0f : 1.0f;
+}
+
+/* extreme: -1 = random, else see make_extreme. */
+static void make_problem(problem *p, const tfi_format *f, int rows, int cols, int extreme) {
     transformer_tensor t;
     size_t row = transformer_row_size(f->dtype, cols);
     p->f = f, p->rows = rows, p->cols = cols;
@@ -75,10 +89,11 @@ static void make_problem(problem *p, const tfi_format *f, int rows, int cols) {
     p->want = (float *)malloc((size_t)TOKENS * (size_t)rows * sizeof(float));
     make_rows(f, p->weights, rows, cols, (uint64_t)(f->dtype * 1000 + cols));
     t.data = p->weights, t.dtype = f->dtype, t.rows = rows, t.cols = cols;
-    CHECK(transformer_decode(p->decoded, &t, 0, rows) == TRANSFORMER_OK);
     for (int i = 0; i < TOKENS * cols; i++)
         p->x[i] = test_noise((uint32_t)i) + test_noise((uint32_t)i + 77777u) +
                   test_noise((uint32_t)i + 5555555u);
+    if (extreme >= 0) make_extreme(p, extreme);
+    CHECK(transformer_decode(p->decoded, &t, 0, rows) == TRANSFORMER_OK);
     for (int i = 0; i < TOKENS; i++)
         for (int r = 0; r < rows; r++) {
             double sum = 0;
@@ -163,9 +178,16 @@ static void test_products(void) {
                 const tfi_format *f = tfi_format_of(goldens[g].dtype);
                 problem p;
                 if (shapes[s][1] % f->block) continue;
-                make_problem(&p, f, shapes[s][0], shapes[s][1]);
+                make_problem(&p, f, shapes[s][0], shapes[s][1], -1);
                 check_products(k, &p, &worst);
                 if (s % 4 == 0) check_odd(k, &p);
+                free_problem(&p);
+            }
+        for (int g = 0; g < N_TYPES; g++)
+            for (int extreme = 0; extreme < 4; extreme++) {
+                problem p;
+                make_problem(&p, tfi_format_of(goldens[g].dtype), 6, 1024, extreme);
+                check_products(k, &p, &worst);
                 free_problem(&p);
             }
         GROUP("%s: products with 8-bit activations, NMSE at most %.1e, any tile the same bits",
@@ -179,7 +201,7 @@ static void test_matmul(void) {
     for (int g = 0; g < N_TYPES; g++) {
         problem p;
         transformer_tensor t;
-        make_problem(&p, tfi_format_of(goldens[g].dtype), 9, 768);
+        make_problem(&p, tfi_format_of(goldens[g].dtype), 9, 768, -1);
         t.data = p.weights, t.dtype = p.f->dtype, t.rows = 9, t.cols = 768;
         CHECK(transformer_matmul(out, p.x, &t, NULL, TOKENS) == TRANSFORMER_OK);
         t.data = p.decoded, t.dtype = TRANSFORMER_F32;

@@ -398,7 +398,9 @@ typedef void transformer_parallel(void *user, transformer_task *task, void *arg,
 
 typedef struct transformer_options {
     /* read by transformer_model_* */
-    const char *isa;    /* use no row better than this ("scalar", "avx2", ...); NULL = the best */
+    /* Use no row of kernels better than this; NULL = the best.  "scalar", "avx2", "avx2vnni",
+     * "avx512", "avx512vnni", "avx512bf16"; "neon", "neondot"; "simd128" */
+    const char *isa;
     int full_precision; /* 1 = float32 activations in every matrix product (see ROUNDING) */
     int rope_length;    /* length for DYNAMIC and LONG RoPE scaling; 0 = original_context */
     /* read by transformer_state_* */
@@ -4065,6 +4067,8 @@ enum { TFI_CPU_SLOW_BF16 = 1 << 16 };
 #define TFI_PASS
 #define TFI_ROW scalar
 #define TFI_ROW_NAME "scalar"
+#define TFI_FLOATS
+#define TFI_FLOAT_ROW scalar
 #define TFI_NEEDS 0
 #define TFI_TARGET
 #define TFI_TILE_INLINE                                                                            \
@@ -4122,7 +4126,13 @@ static unsigned tfi_cpu(void) { return 0; }
 /* ==== >>x86 ================================================================================== */
 #elif defined(__x86_64__) || (defined(_M_X64) && !defined(_M_ARM64EC))
 #include <immintrin.h>
-enum { TFI_CPU_AVX2 = 1, TFI_CPU_AVX512 = 2, TFI_CPU_BF16 = 4, TFI_CPU_VNNI = 8 };
+enum {
+    TFI_CPU_AVX2 = 1,
+    TFI_CPU_AVX512 = 2,
+    TFI_CPU_BF16 = 4,
+    TFI_CPU_VNNI = 8,
+    TFI_CPU_AVX_VNNI = 16 /* VNNI for vectors of 256 bits, without AVX-512 */
+};
 
 #if defined(__GNUC__) || defined(__clang__)
 static unsigned tfi_cpu(void) {
@@ -4131,6 +4141,9 @@ static unsigned tfi_cpu(void) {
         unsigned a, b, c, d; /* F16C has no name that all compilers know: leaf 1, ecx bit 29 */
         __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(1), "c"(0));
         if (c >> 29 & 1) cpu |= TFI_CPU_AVX2;
+        __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
+        if (a) __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(1));
+        if (cpu && a >> 4 & 1) cpu |= TFI_CPU_AVX_VNNI;
     }
     if (cpu && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
@@ -4150,6 +4163,7 @@ static unsigned tfi_cpu(void) {
     uint64_t saved = _xgetbv(0);
     if ((saved & 6) == 6 && leaf7[1] >> 5 & 1 && leaf1[2] >> 12 & 1 && leaf1[2] >> 29 & 1)
         cpu |= TFI_CPU_AVX2;
+    if (cpu && leaf7[0] && leaf71[0] >> 4 & 1) cpu |= TFI_CPU_AVX_VNNI;
     unsigned wanted = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
     if (cpu && (saved & 0xe6) == 0xe6 && ((unsigned)leaf7[1] & wanted) == wanted)
         cpu |= TFI_CPU_AVX512;
@@ -4160,10 +4174,29 @@ static unsigned tfi_cpu(void) {
 }
 #endif
 
+/* Otherwise gcc 12 stores sums after every step and loads tokens for every row, and clang keeps too
+ * much at once. */
+#if defined(__GNUC__)
+#define TFI_IN_REGISTER(v) __asm__("" : "+v"(v));
+#else
+#define TFI_IN_REGISTER(v)
+#endif
+
+/* Compilers that know AVX-VNNI. */
+#if defined(__clang__)
+#if __clang_major__ >= 13
+#define TFI_AVX_VNNI
+#endif
+#elif !defined(__GNUC__) || __GNUC__ >= 11
+#define TFI_AVX_VNNI
+#endif
+
 /* ---- AVX2, FMA, F16C: 8 lanes, 16 registers ---- */
 #define TFI_PASS
 #define TFI_ROW avx2
 #define TFI_ROW_NAME "avx2"
+#define TFI_FLOATS
+#define TFI_FLOAT_ROW avx2
 #define TFI_NEEDS TFI_CPU_AVX2
 #define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c")
 #define TFI_TILE_INLINE TFI_INLINE
@@ -4317,13 +4350,38 @@ static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const un
 #define D_PAIRS(sum, w, x) _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x))
 #define D_WIDEN(sum, pairs) _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
 #define D_STORE_BYTES(p, v) tfi_store8_bytes(p, v)
+#ifdef TFI_AVX_VNNI
+#define TFI_KEEP_VOCABULARY
+#endif
 #include TRANSFORMER_FILE
+
+/* ---- AVX2 with VNNI: quads of unsigned times signed bytes added to a 32-bit lane ---- */
+#ifdef TFI_AVX_VNNI
+#define TFI_PASS
+#define TFI_ROW avx2vnni
+#define TFI_ROW_NAME "avx2vnni"
+#undef TFI_NEEDS
+#undef TFI_TARGET
+#undef TFI_BLOCK_ROW
+#undef D_BIAS
+#undef D_DOT
+#define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX_VNNI)
+#define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c,avxvnni")
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW avx2vnni
+#define D_BIAS 128
+#define D_DOT(is_signed, sum, w, x) _mm256_dpbusd_avx_epi32(sum, w, x)
+#define D_HOLD(sum) TFI_IN_REGISTER(sum)
+#include TRANSFORMER_FILE
+#endif
 
 /* ---- AVX-512: 16 lanes, 32 registers.  Zero-masked forms with a full mask stand for the plain
  * ones that g++ 12 warns about: the same instructions. ---- */
 #define TFI_PASS
 #define TFI_ROW avx512
 #define TFI_ROW_NAME "avx512"
+#define TFI_FLOATS
+#define TFI_FLOAT_ROW avx512
 #define TFI_NEEDS (TFI_CPU_AVX2 | TFI_CPU_AVX512)
 #define TFI_TARGET TFI_TARGET_ISA("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #define TFI_TILE_INLINE TFI_INLINE
@@ -4506,13 +4564,7 @@ static TFI_TARGET TFI_INLINE __m512i tfi_sign16(__m512i x, __m512i w) {
 #define TFI_BLOCK_ROW avx512vnni
 #define D_BIAS 128
 #define D_DOT(is_signed, sum, w, x) _mm512_dpbusd_epi32(sum, w, x)
-#undef TFI_HOLD
-#if defined(                                                                                       \
-    __GNUC__) /* or gcc 12 stores every sum after every step, clang keeps too much at once */
-#define TFI_HOLD(sum) __asm__("" : "+v"(sum));
-#else
-#define TFI_HOLD(sum)
-#endif
+#define D_HOLD(sum) TFI_IN_REGISTER(sum)
 #define TFI_KEEP_VOCABULARY
 #include TRANSFORMER_FILE
 
@@ -4534,18 +4586,45 @@ static TFI_TARGET TFI_INLINE __m512 tfi_dot_bf16(__m512i w, __m512i x, __m512 su
 #define V_LOAD_BF16_PAIRS(p) _mm512_loadu_si512((const void *)(p))
 #define V_LOAD_BF16_PAIRS_N(p, n) _mm512_maskz_loadu_epi16((__mmask32)((1u << (n)) - 1u), p)
 #include TRANSFORMER_FILE
+#ifdef TFI_AVX_VNNI
+#define TFI_AVX_VNNI_ROW TFI_ENTRY(avx2vnni),
+#else
+#define TFI_AVX_VNNI_ROW
+#endif
 #define TFI_VECTOR_ROWS                                                                            \
-    TFI_ENTRY(avx2), TFI_ENTRY(avx512), TFI_ENTRY(avx512vnni), TFI_ENTRY(avx512bf16),
+    TFI_ENTRY(avx2), TFI_AVX_VNNI_ROW TFI_ENTRY(avx512), TFI_ENTRY(avx512vnni),                    \
+        TFI_ENTRY(avx512bf16),
 
 /* ==== >>arm64 ================================================================================ */
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
 #include <arm_neon.h>
-static unsigned tfi_cpu(void) {
-    return 0;
-} /* NEON with fused multiply-add is part of the base architecture */
+/* NEON with fused multiply-add is part of the base architecture; dot products of bytes (sdot) are
+ * not, but all of Apple's processors have them. */
+enum { TFI_CPU_DOT = 1 };
+#if defined(__ARM_FEATURE_DOTPROD) || defined(__APPLE__)
+static unsigned tfi_cpu(void) { return TFI_CPU_DOT; }
+#elif defined(__linux__)
+#include <sys/auxv.h>
+static unsigned tfi_cpu(void) { return getauxval(AT_HWCAP) >> 20 & 1 ? TFI_CPU_DOT : 0; }
+#else
+static unsigned tfi_cpu(void) { return 0; }
+#endif
+/* How a function comes to have them.  gcc inlines only what needs no more than the caller may use, so
+ * the caller may use whatever processors without them have; clang 14 has no intrinsic then. */
+#if !defined(__GNUC__) && !defined(__clang__)
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define TFI_NEON_DOT
+#elif defined(__clang__)
+#define TFI_NEON_DOT TFI_TARGET_ISA("dotprod")
+#elif !defined(__ARM_FEATURE_SVE) && !defined(__ARM_FEATURE_JCVT)
+#define TFI_NEON_DOT TFI_TARGET_ISA("arch=armv8.2-a+dotprod+crypto+fp16+profile+rcpc")
+#endif
+
 #define TFI_PASS
 #define TFI_ROW neon
 #define TFI_ROW_NAME "neon"
+#define TFI_FLOATS
+#define TFI_FLOAT_ROW neon
 #define TFI_NEEDS 0
 #define TFI_TARGET
 #define TFI_TILE_INLINE TFI_INLINE
@@ -4615,12 +4694,8 @@ static TFI_INLINE void tfi_put4(float *p, int more, float32x4_t sums) {
 #define V_FROM_BF16_N(p, n) vreinterpretq_f32_u32(vshll_n_u16(tfi_load4_n_u16(p, n), 16))
 #define V_TO_F16(p, v) vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)))
 static TFI_INLINE int32x4_t tfi_dot4(int32x4_t sum, int8x16_t w, int8x16_t x) {
-#ifdef __ARM_FEATURE_DOTPROD
-    return vdotq_s32(sum, w, x);
-#else
     int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
     return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
-#endif
 }
 static TFI_INLINE void tfi_store4_bytes(int8_t *p, float32x4_t v) {
     int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(v));
@@ -4677,8 +4752,34 @@ static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
 #define D_LOAD(p) vreinterpretq_s32_u8(vld1q_u8(p))
 #define D_DOT(is_signed, sum, w, x) tfi_dot4(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x))
 #define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
+#ifdef TFI_NEON_DOT
+#define TFI_KEEP_VOCABULARY
+#endif
 #include TRANSFORMER_FILE
+
+/* ---- NEON with dot products of bytes ---- */
+#ifdef TFI_NEON_DOT
+#define TFI_PASS
+#define TFI_ROW neondot
+#define TFI_ROW_NAME "neondot"
+#undef TFI_NEEDS
+#undef TFI_TARGET
+#undef TFI_BLOCK_ROW
+#undef D_DOT
+#define TFI_NEEDS TFI_CPU_DOT
+#define TFI_TARGET TFI_NEON_DOT
+#define TFI_BLOCKS
+#define TFI_BLOCK_ROW neondot
+static TFI_TARGET TFI_INLINE int32x4_t tfi_sdot4(int32x4_t sum, int32x4_t w, int32x4_t x) {
+    __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(w), "w"(x));
+    return sum;
+}
+#define D_DOT(is_signed, sum, w, x) tfi_sdot4(sum, w, x)
+#include TRANSFORMER_FILE
+#define TFI_VECTOR_ROWS TFI_ENTRY(neon), TFI_ENTRY(neondot),
+#else
 #define TFI_VECTOR_ROWS TFI_ENTRY(neon),
+#endif
 
 /* ==== >>wasm ================================================================================= */
 #elif defined(__wasm_simd128__)
@@ -4687,6 +4788,8 @@ static unsigned tfi_cpu(void) { return 0; } /* a module with SIMD does not even 
 #define TFI_PASS
 #define TFI_ROW simd128
 #define TFI_ROW_NAME "simd128"
+#define TFI_FLOATS
+#define TFI_FLOAT_ROW simd128
 #define TFI_NEEDS 0
 #define TFI_TARGET
 #define TFI_TILE_INLINE TFI_INLINE
@@ -5066,7 +5169,10 @@ TFI_DEF transformer_status transformer_unembedding(float *out, const float *x,
 #define TFI_JOIN2(name, row) tfi_##name##_##row
 #define TFI_JOIN(name, row) TFI_JOIN2(name, row)
 #define TFI_K(name) TFI_JOIN(name, TFI_ROW)
+#define TFI_FLOAT_KERNEL(name) TFI_JOIN(name, TFI_FLOAT_ROW)
 #define TFI_BLOCK_KERNEL(name) TFI_JOIN(name, TFI_BLOCK_ROW)
+
+#ifdef TFI_FLOATS
 
 /* ---- elementary functions ---- */
 
@@ -5498,14 +5604,9 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
     TFI_DEFINE_TILE(tile5_##type, 5, TFI_T5)                                                       \
     TFI_DEFINE_TILE(tile6_##type, 6, TFI_T6)                                                       \
     TFI_DEFINE_DRIVER(type, TFI_TILES6)
-#endif
-
-#if TFI_TILE == 6
-#define TFI_DEFINE_MATMUL(type) TFI_MATMUL6(type)
-#elif TFI_TILE == 3
-#define TFI_DEFINE_MATMUL(type) TFI_MATMUL3(type)
-#else
-#define TFI_DEFINE_MATMUL(type) TFI_MATMUL1(type)
+#define TFI_DEFINE_MATMUL2(tile, type) TFI_MATMUL##tile(type)
+#define TFI_DEFINE_MATMUL1(tile, type) TFI_DEFINE_MATMUL2(tile, type)
+#define TFI_DEFINE_MATMUL(type) TFI_DEFINE_MATMUL1(TFI_TILE, type)
 #endif
 
 #define TFI_X TFI_V
@@ -5542,25 +5643,6 @@ TFI_DEFINE_MATMUL(bf16)
 #undef TFI_STEP
 #undef TFI_DOT
 
-#ifdef TFI_BF16_DOT
-#define TFI_X __m512i
-#define TFI_X_ELEMENT uint16_t
-#define TFI_X_LOAD(p) V_LOAD_BF16_PAIRS(p)
-#define TFI_X_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
-#define TFI_STEP (2 * TFI_LANES)
-#define TFI_DOT(w, x, sum) tfi_dot_bf16(w, x, sum)
-#define TFI_W_LOAD(p) V_LOAD_BF16_PAIRS(p)
-#define TFI_W_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
-TFI_DEFINE_MATMUL(bf16_dot)
-#undef TFI_W_LOAD
-#undef TFI_W_LOAD_N
-#undef TFI_X
-#undef TFI_X_ELEMENT
-#undef TFI_X_LOAD
-#undef TFI_X_LOAD_N
-#undef TFI_STEP
-#undef TFI_DOT
-#endif
 #undef TFI_W
 
 static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, int n, int k) {
@@ -5569,21 +5651,6 @@ static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, in
         for (int t = 0; t < n; t++, to += TFI_LANES)
             V_STORE(to, i + TFI_LANES <= k ? V_LOAD(rows[t] + i) : V_LOAD_N(rows[t] + i, k - i));
 }
-
-#ifdef TFI_BF16_DOT
-static TFI_TARGET void TFI_K(pack_bf16)(void *panel, const float *const *rows, int n, int k) {
-    uint16_t *to = (uint16_t *)panel;
-    for (int i = 0; i < k; i += 2 * TFI_LANES)
-        for (int t = 0; t < n; t++, to += 2 * TFI_LANES) {
-            int left = k - i, low = left < TFI_LANES ? left : TFI_LANES,
-                high = left < 2 * TFI_LANES ? left - low : TFI_LANES;
-            __m512 a = V_LOAD_N(rows[t] + i, low),
-                   b = high > 0 ? V_LOAD_N(rows[t] + i + TFI_LANES, high) : V_SET(0.0f);
-            __m512bh both = _mm512_cvtne2ps_pbh(b, a);
-            memcpy(to, &both, sizeof both);
-        }
-}
-#endif
 
 /* ---- weighted sums of values ---- */
 
@@ -5684,6 +5751,44 @@ TFI_DEFINE_ACCUMULATE(f16)
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 
+#endif /* TFI_FLOATS */
+
+/* ---- BF16 weights times activations rounded to BF16 ---- */
+#ifdef TFI_BF16_DOT
+#define TFI_X __m512i
+#define TFI_X_ELEMENT uint16_t
+#define TFI_X_LOAD(p) V_LOAD_BF16_PAIRS(p)
+#define TFI_X_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
+#define TFI_STEP (2 * TFI_LANES)
+#define TFI_DOT(w, x, sum) tfi_dot_bf16(w, x, sum)
+#define TFI_W uint16_t
+#define TFI_W_LOAD(p) V_LOAD_BF16_PAIRS(p)
+#define TFI_W_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
+TFI_DEFINE_MATMUL(bf16_dot)
+#undef TFI_W
+#undef TFI_W_LOAD
+#undef TFI_W_LOAD_N
+#undef TFI_X
+#undef TFI_X_ELEMENT
+#undef TFI_X_LOAD
+#undef TFI_X_LOAD_N
+#undef TFI_STEP
+#undef TFI_DOT
+
+static TFI_TARGET void TFI_K(pack_bf16)(void *panel, const float *const *rows, int n, int k) {
+    uint16_t *to = (uint16_t *)panel;
+    for (int i = 0; i < k; i += 2 * TFI_LANES)
+        for (int t = 0; t < n; t++, to += 2 * TFI_LANES) {
+            int left = k - i, low = left < TFI_LANES ? left : TFI_LANES,
+                high = left < 2 * TFI_LANES ? left - low : TFI_LANES;
+            __m512 a = V_LOAD_N(rows[t] + i, low),
+                   b = high > 0 ? V_LOAD_N(rows[t] + i + TFI_LANES, high) : V_SET(0.0f);
+            __m512bh both = _mm512_cvtne2ps_pbh(b, a);
+            memcpy(to, &both, sizeof both);
+        }
+}
+#endif
+
 /* ---- quantised blocks times 8-bit activations ----
  *
  * A unit is TFI_LANES blocks of 32 columns.  Both sides are laid out so that lane l of a vector
@@ -5728,14 +5833,11 @@ static TFI_UNUSED int tfi_most_code(int dtype) {
         a##r##t = D_RIGHT32(D_LOAD(x + (size_t)(start + g) * step + t * TFI_VECTOR), p->shift);
 #define TFI_BLOCK_X(r, t)                                                                          \
     x##t = D_LOAD(xj + t * TFI_VECTOR);                                                            \
-    TFI_HOLD(x##t)
+    D_HOLD(x##t)
 #define TFI_BLOCK_DECLARE(r, t) TFI_I x##t;
 #define TFI_BLOCK_MAC(r, t)                                                                        \
     a##r##t = D_DOT(kind == TFI_SIGNED, a##r##t, q, x##t);                                         \
-    TFI_HOLD(a##r##t)
-#ifndef TFI_HOLD
-#define TFI_HOLD(sum)
-#endif
+    D_HOLD(a##r##t)
 #if defined(__GNUC__) && !defined(__clang__) /* gcc 12 keeps tokens on the stack in a loop */
 #define TFI_UNROLL TFI_PRAGMA(GCC unroll(TFI_HELD ? 8 : 1))
 #define TFI_PRAGMA(text) TFI_PRAGMA_TEXT(text)
@@ -5858,6 +5960,9 @@ enum { TFI_SIGNED, TFI_BIASED, TFI_OFFSET };
 
 #ifdef TFI_BLOCKS
 #define TFI_VECTOR (4 * TFI_LANES) /* bytes */
+#ifndef D_HOLD
+#define D_HOLD(v)
+#endif
 #ifdef D_PAIRS
 #define D_SHORT_SUMS 1
 #else
@@ -6301,6 +6406,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
 }
 #undef TFI_VECTOR
 #undef D_SHORT_SUMS
+#undef D_HOLD
 #undef D_PAIRS
 #undef D_WIDEN
 #endif
@@ -6366,38 +6472,40 @@ static void TFI_K(blocks)(const tfi_format *f, const unsigned char *w, size_t w_
 
 /* ---- the row ---- */
 
-static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
+static const tfi_kernels TFI_K(kernels) = {
     TFI_ROW_NAME,
     TFI_NEEDS,
     TFI_TILE,
 #ifdef TFI_BF16_DOT
     1,
-    {TFI_K(pack_f32), TFI_K(pack_bf16), TFI_BLOCK_KERNEL(pack_int8)},
-    {TFI_K(matmul_f32), TFI_K(matmul_f16), TFI_K(matmul_bf16), TFI_K(matmul_bf16_dot)},
+    {TFI_FLOAT_KERNEL(pack_f32), TFI_K(pack_bf16), TFI_BLOCK_KERNEL(pack_int8)},
+    {TFI_FLOAT_KERNEL(matmul_f32), TFI_FLOAT_KERNEL(matmul_f16), TFI_FLOAT_KERNEL(matmul_bf16),
+     TFI_K(matmul_bf16_dot)},
 #else
     0,
-    {TFI_K(pack_f32), NULL, TFI_BLOCK_KERNEL(pack_int8)},
-    {TFI_K(matmul_f32), TFI_K(matmul_f16), TFI_K(matmul_bf16), NULL},
+    {TFI_FLOAT_KERNEL(pack_f32), NULL, TFI_BLOCK_KERNEL(pack_int8)},
+    {TFI_FLOAT_KERNEL(matmul_f32), TFI_FLOAT_KERNEL(matmul_f16), TFI_FLOAT_KERNEL(matmul_bf16),
+     NULL},
 #endif
     TFI_BLOCK_KERNEL(blocks),
-    TFI_K(norm),
-    TFI_K(activate),
-    TFI_K(cap),
-    TFI_K(scores),
-    TFI_K(softmax_block),
-    TFI_K(scale),
-    {TFI_K(accumulate_f32), TFI_K(accumulate_f16)},
-    TFI_K(maximum),
-    TFI_K(exponentials),
-    TFI_K(to_f16)};
+    TFI_FLOAT_KERNEL(norm),
+    TFI_FLOAT_KERNEL(activate),
+    TFI_FLOAT_KERNEL(cap),
+    TFI_FLOAT_KERNEL(scores),
+    TFI_FLOAT_KERNEL(softmax_block),
+    TFI_FLOAT_KERNEL(scale),
+    {TFI_FLOAT_KERNEL(accumulate_f32), TFI_FLOAT_KERNEL(accumulate_f16)},
+    TFI_FLOAT_KERNEL(maximum),
+    TFI_FLOAT_KERNEL(exponentials),
+    TFI_FLOAT_KERNEL(to_f16)};
 
 #undef TFI_CHUNK_LIST
-#undef TFI_DEFINE_MATMUL
 #undef TFI_ROW_LIST
 #undef TFI_ROW_P
 #undef TFI_ROW
 #undef TFI_ROW_NAME
 #undef TFI_BF16_DOT
+#undef TFI_FLOATS
 #undef TFI_BLOCKS
 #ifdef TFI_KEEP_VOCABULARY /* the next row only adds to this one */
 #undef TFI_KEEP_VOCABULARY
@@ -6436,6 +6544,7 @@ static const tfi_kernels TFI_JOIN(kernels, TFI_ROW) = {
 #undef V_FROM_BF16_N
 #undef V_TO_F16
 #undef V_FROM_INT
+#undef TFI_FLOAT_ROW
 #undef TFI_BLOCK_ROW
 #undef TFI_BLOCK_ROWS
 #undef TFI_I

@@ -97,14 +97,15 @@ missing_compilers() {
 best_isa() {
     case $(uname -m) in
     x86_64 | amd64) ;;
-    aarch64 | arm64) echo neon && return ;;
+    aarch64 | arm64) grep -q asimddp /proc/cpuinfo 2>/dev/null && echo neondot || echo neon && return ;;
     *) echo scalar && return ;;
     esac
     [ -r /proc/cpuinfo ] || return
     flags=" $(grep -m 1 '^flags' /proc/cpuinfo) "
     row=scalar
     all_flags avx2 fma f16c && row=avx2
-    [ $row = avx2 ] && all_flags avx512f avx512bw avx512vl avx512dq && row=avx512
+    [ $row = avx2 ] && all_flags avx_vnni && accepts "${CC:-cc}" -mavxvnni && row=avx2vnni
+    [ $row != scalar ] && all_flags avx512f avx512bw avx512vl avx512dq && row=avx512
     [ $row = avx512 ] && all_flags avx512_vnni && row=avx512vnni
     [ $row = avx512vnni ] && all_flags avx512_bf16 && ! grep -q GenuineIntel /proc/cpuinfo && row=avx512bf16
     echo $row
@@ -288,7 +289,7 @@ group_arm64() {
     has qemu-aarch64 || { skip "qemu-aarch64 is not installed" && return; }
     compile="aarch64-linux-gnu-gcc -O2 -static -pthread"
     if has aarch64-linux-gnu-gcc; then
-        include_run gcc "$compile $warn_c" qemu-aarch64 neon
+        include_run gcc "$compile $warn_c" qemu-aarch64 neondot
         if has aarch64-linux-gnu-g++; then
             job "gcc: C++" "aarch64-linux-gnu-g++ $warn_cxx -O2 -I. -x c++ -c tests/include_impl.c -o $out/arm64.cpp.o"
         else
@@ -300,7 +301,7 @@ group_arm64() {
     fi
     compile="clang --target=aarch64-linux-gnu -O2 -static -pthread"
     if has clang && has aarch64-linux-gnu-gcc; then
-        include_run clang "$compile $warn_c" qemu-aarch64 neon
+        include_run clang "$compile $warn_c" "qemu-aarch64 -cpu cortex-a72" neon # without dot products
         tests_run clang "$compile" qemu-aarch64 tiny_gpt kernels
     else
         skip "clang is not installed"

@@ -4059,6 +4059,54 @@ static TFI_FORCE_INLINE void tfi_get_subscales(const int dtype, const unsigned c
     }
 }
 
+/* Where 16 weights lie, half h of the 32 of block b: the layouts of >>formats in numbers.  From byte
+ * base + b / share * step + b % inner * 32 + h * half on, the bits of `mask` above bit
+ * b % share / inner * bits + h * half_bits. */
+typedef struct tfi_bits {
+    int base, share, step, inner, bits, half, half_bits, mask;
+} tfi_bits;
+static TFI_FORCE_INLINE int tfi_byte_of(const tfi_bits *at, int b, int h) {
+    return at->base + b / at->share * at->step + b % at->inner * 32 + h * at->half;
+}
+static TFI_FORCE_INLINE int tfi_bit_of(const tfi_bits *at, int b, int h) {
+    return b % at->share / at->inner * at->bits + h * at->half_bits;
+}
+
+/* The low and the high bits of a type's weights, in blocks of `size` bytes for per * 32 of them.
+ * Q5_0 and Q5_1 have 32 fifth bits of their own before the others; `values` has what codes mean. */
+typedef struct tfi_places {
+    tfi_bits low, high;
+    int per, size, fifth_bits;
+    const void *values;
+} tfi_places;
+static TFI_FORCE_INLINE tfi_places tfi_places_of(const tfi_format *f) {
+    tfi_places p = {{f->size - 16, 1, 0, 1, 0, 0, 4, 15}, {0, 1, 0, 1, 0, 0, 0, 0}, 1, 0, 0, NULL};
+    const tfi_bits bytes = {f->size - 32, 1, 0, 1, 0, 16, 0, 255},
+                   pairs = {16, 4, 32, 1, 2, 16, 0, 3}, nibbles = {16, 2, 32, 1, 4, 16, 0, 15},
+                   one = {0, 8, 0, 1, 1, 16, 0, 1};
+    p.per = f->block / 32, p.size = f->size;
+    switch (f->dtype) {
+    case TRANSFORMER_Q8_0: p.low = bytes; break;
+    case TRANSFORMER_Q5_0:
+    case TRANSFORMER_Q5_1: p.fifth_bits = 1; break;
+    case TRANSFORMER_Q2_K: p.low = pairs; break;
+    case TRANSFORMER_TQ2_0: p.low = pairs, p.low.base = 0; break;
+    case TRANSFORMER_Q3_K: p.low = pairs, p.low.base = 32, p.high = one; break;
+    case TRANSFORMER_Q4_K: p.low = nibbles; break;
+    case TRANSFORMER_Q5_K: p.low = nibbles, p.low.base = 48, p.high = one, p.high.base = 16; break;
+    case TRANSFORMER_Q6_K:
+        p.low = nibbles, p.low.base = 0, p.low.share = 4, p.low.step = 64, p.low.inner = 2;
+        p.high = pairs, p.high.base = 128;
+        break;
+    case TRANSFORMER_IQ4_NL: p.values = tfi_iq4_values; break;
+    case TRANSFORMER_IQ4_XS: p.low.base = 8, p.low.step = 16, p.values = tfi_iq4_values; break;
+    case TRANSFORMER_MXFP4: p.values = tfi_mxfp4_values; break;
+    case TRANSFORMER_TQ1_0: p.low = bytes, p.low.base = 0, p.per = 1, p.size = 32; break;
+    default: break; /* Q4_0, Q4_1 */
+    }
+    return p;
+}
+
 /* ---- scalar: one lane ---- */
 /* What tfi_cpu says beside the features that rows need: BF16 dot products do half the work that
  * float32 ones do, as on Intel's processors.  Their row is for whoever names it. */
@@ -6084,85 +6132,38 @@ static TFI_TARGET void TFI_K(pack_int8)(void *panel, const float *const *rows, i
      (size_t)n * TFI_VECTOR);
 }
 
-/* 16 bytes of each block that step i of a unit covers, shifted right and masked.  B(s) is the block
- * of piece s, counted from the start of the unit's data; AT and SHIFT are written in terms of it. */
-#ifndef TFI_UNPACK_LISTS
-#define TFI_UNPACK_LISTS
-#define TFI_B(s) (first + i * (TFI_LANES / 4) + (s))
-#define TFI_SUB(s) (TFI_B(s) % 8)
-#define TFI_SMALL(s, at) (src + TFI_B(s) * size + (at))     /* in a block of 32 */
-#define TFI_SUPER(s, at) (src + TFI_B(s) / 8 * size + (at)) /* in a block of 256 */
-#define TFI_AT_TRITS(s) (src + 32 * TFI_B(s) + 16 * h)
-#define TFI_AT_2(s) TFI_SMALL(s, 2)
-#define TFI_AT_HALF(s) TFI_SMALL(s, 2 + 16 * h)
-#define TFI_AT_CODES(s) TFI_SMALL(s, size - 16)
-#define TFI_AT_4(s) TFI_SMALL(s, 4)
-#define TFI_AT_BITS(s) TFI_SUPER(s, upper + 16 * h)
-#define TFI_AT_CRUMBS(s) TFI_SUPER(s, base + TFI_SUB(s) / 4 * 32 + 16 * h)
-#define TFI_AT_UPPER(s) TFI_SUPER(s, upper + TFI_SUB(s) / 4 * 32 + 16 * h)
-#define TFI_AT_NIBBLES(s) TFI_SUPER(s, base + TFI_SUB(s) / 2 * 32 + 16 * h)
-#define TFI_AT_Q6(s) TFI_SUPER(s, TFI_SUB(s) / 4 * 64 + TFI_SUB(s) % 2 * 32 + 16 * h)
-#define TFI_AT_XS(s) TFI_SUPER(s, 8 + 16 * TFI_SUB(s))
-#define TFI_SHIFT_HALF(s) (4 * h)
-#define TFI_SHIFT_CRUMBS(s) (TFI_SUB(s) % 4 * 2)
-#define TFI_SHIFT_NIBBLES(s) (TFI_SUB(s) % 2 * 4)
-#define TFI_SHIFT_BITS(s) TFI_SUB(s)
-#define TFI_SHIFT_Q6(s) (TFI_SUB(s) % 4 / 2 * 4)
-#define TFI_FETCH(AT, SHIFT, mask) D_AND(D_SHIFT(D_PIECES(AT), SHIFT), D_SPLAT(mask))
+/* The integers plus `up` of half h of the blocks of step i; of TQ1_0, from its digits.  AT and SHIFT
+ * say where the bits of piece s are. */
+#ifndef TFI_FETCH_LISTS
+#define TFI_FETCH_LISTS
+#define TFI_PIECE(s) (first + i * (TFI_LANES / 4) + (s)) /* its block of 32 columns */
+#define TFI_PIECE_DATA(s) (src + TFI_PIECE(s) / p.per * p.size)
+#define TFI_AT_LOW(s) (TFI_PIECE_DATA(s) + tfi_byte_of(&p.low, TFI_PIECE(s) % p.per, h))
+#define TFI_SHIFT_LOW(s) tfi_bit_of(&p.low, TFI_PIECE(s) % p.per, h)
+#define TFI_AT_HIGH(s) (TFI_PIECE_DATA(s) + tfi_byte_of(&p.high, TFI_PIECE(s) % p.per, h))
+#define TFI_SHIFT_HIGH(s) tfi_bit_of(&p.high, TFI_PIECE(s) % p.per, h)
+#define TFI_AT_FIFTH_BITS(s) (TFI_PIECE_DATA(s) + p.size - 20)
 #endif
-
-/* The integers plus `up` of half h of the blocks of step i, as in the layouts at >>formats; of
- * TQ1_0, from its digits. */
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(fetch)(const tfi_format *f, const unsigned char *src,
                                                 const int first, const int i, const int h,
                                                 const int up) {
     static const uint8_t spread[2][16] = {{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
                                           {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3}};
     static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    const int dtype = f->dtype, size = f->size;
-    const int base = dtype == TRANSFORMER_Q2_K || dtype == TRANSFORMER_Q4_K ? 16
-                     : dtype == TRANSFORMER_Q3_K                            ? 32
-                     : dtype == TRANSFORMER_Q5_K                            ? 48
-                                                                            : 0;
-    const int upper = dtype == TRANSFORMER_Q5_K ? 16 : dtype == TRANSFORMER_Q6_K ? 128 : 0;
-    const TFI_I add = D_SPLAT(up - f->bias);
-    TFI_I q, high;
-    switch (dtype) {
-    case TRANSFORMER_Q8_0: return D_ADD(D_PIECES(TFI_AT_HALF), D_SPLAT(up));
-    case TRANSFORMER_Q4_0:
-    case TRANSFORMER_Q4_1: return D_ADD(TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15), add);
-    case TRANSFORMER_IQ4_NL:
-        return D_SHUFFLE(D_ADD(D_REPEAT(tfi_iq4_values), D_SPLAT(up)),
-                         TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
-    case TRANSFORMER_MXFP4:
-        return D_SHUFFLE(D_ADD(D_REPEAT(tfi_mxfp4_values), D_SPLAT(up)),
-                         TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15));
-    case TRANSFORMER_Q5_0:
-    case TRANSFORMER_Q5_1:
-        q = TFI_FETCH(TFI_AT_CODES, TFI_SHIFT_HALF, 15);
-        high = dtype == TRANSFORMER_Q5_0 ? D_PIECES(TFI_AT_2) : D_PIECES(TFI_AT_4);
-        high = D_AND(D_SHUFFLE(high, D_REPEAT(spread[h])), D_REPEAT(bits));
-        return D_ADD(D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1)))), add);
-    case TRANSFORMER_Q2_K:
-    case TRANSFORMER_TQ2_0: return D_ADD(TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3), add);
-    case TRANSFORMER_TQ1_0: return D_ADD(D_PIECES(TFI_AT_TRITS), add);
-    case TRANSFORMER_Q3_K:
-        q = TFI_FETCH(TFI_AT_CRUMBS, TFI_SHIFT_CRUMBS, 3);
-        high = TFI_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1);
-        high = D_ADD(high, high);
-        return D_ADD(D_ADD(q, D_ADD(high, high)), add);
-    case TRANSFORMER_Q4_K: return TFI_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
-    case TRANSFORMER_Q5_K:
-        q = TFI_FETCH(TFI_AT_NIBBLES, TFI_SHIFT_NIBBLES, 15);
-        return D_ADD(q, D_LEFT4(TFI_FETCH(TFI_AT_BITS, TFI_SHIFT_BITS, 1)));
-    case TRANSFORMER_Q6_K:
-        q = TFI_FETCH(TFI_AT_Q6, TFI_SHIFT_Q6, 15);
-        q = D_ADD(q, D_LEFT4(TFI_FETCH(TFI_AT_UPPER, TFI_SHIFT_CRUMBS, 3)));
-        return D_ADD(q, add);
-    default: /* IQ4_XS */
-        return D_SHUFFLE(D_ADD(D_REPEAT(tfi_iq4_values), D_SPLAT(up)),
-                         TFI_FETCH(TFI_AT_XS, TFI_SHIFT_HALF, 15));
+    const tfi_places p = tfi_places_of(f);
+    TFI_I q = D_PIECES(TFI_AT_LOW), high;
+    if (p.low.mask < 255) q = D_AND(D_SHIFT(q, TFI_SHIFT_LOW), D_SPLAT(p.low.mask));
+    if (p.high.mask) {
+        high = D_AND(D_SHIFT(D_PIECES(TFI_AT_HIGH), TFI_SHIFT_HIGH), D_SPLAT(p.high.mask));
+        if (p.low.mask == 15) q = D_ADD(q, D_LEFT4(high));
+        else high = D_ADD(high, high), q = D_ADD(q, D_ADD(high, high));
     }
+    if (p.fifth_bits) {
+        high = D_AND(D_SHUFFLE(D_PIECES(TFI_AT_FIFTH_BITS), D_REPEAT(spread[h])), D_REPEAT(bits));
+        q = D_ADD(q, D_LEFT4(D_MIN(high, D_SPLAT(1))));
+    }
+    if (p.values) return D_SHUFFLE(D_ADD(D_REPEAT(p.values), D_SPLAT(up)), q);
+    return D_ADD(q, D_SPLAT(f->bias == 128 ? up : up - f->bias));
 }
 
 /* Scales of a unit, s[0 .. 1], and its offsets, s[2 .. 3]. */
@@ -6207,38 +6208,46 @@ static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const 
      TFI_K(fetch)(f, src, first, 2, h, up), TFI_K(fetch)(f, src, first, 3, h, up), to, TFI_VECTOR);
 }
 
-/* Pieces of step i times a token: group g of two, or both halves. */
+/* sum plus, lane by lane, half h of the pieces of step i times a token. */
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const unsigned char *src,
                                                     const int first, const unsigned char *x,
-                                                    const int i, const int g, const int is_signed) {
-    const int up = is_signed ? 0 : f->bias;
-    TFI_I q = TFI_K(fetch)(f, src, first, i, g, up);
-    TFI_I sum = D_DOT(is_signed, D_ZERO, q, D_LOAD(x + (4 * g + i) * TFI_VECTOR));
-    if (f->groups == 2) return sum;
-    q = TFI_K(fetch)(f, src, first, i, 1, up);
-    return D_DOT(is_signed, sum, q, D_LOAD(x + (4 + i) * TFI_VECTOR));
+                                                    const int i, const int h, TFI_I sum) {
+    const int is_signed = f->bias == 128 && !D_BIAS, up = is_signed ? 0 : f->bias;
+    TFI_I q = TFI_K(fetch)(f, src, first, i, h, up);
+    return D_DOT(is_signed, sum, q, D_LOAD(x + (4 * h + i) * TFI_VECTOR));
 }
 
-/* A unit times a token, group g of two or all.  The integers are dotted as they are fetched, and
- * the 4 sums of a piece are added up afterwards: the same integers as in a panel, and from there on
- * the same steps. */
+/* sum plus a group's integers, in its blocks' lanes, times the scales: the steps of a tile. */
+static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, TFI_I total,
+                                                    const unsigned char *x, const int g,
+                                                    const TFI_V *scales, TFI_V sum) {
+    const int two = f->groups == 2, shift = tfi_bias_shift(f->bias);
+    if (f->bias && (f->bias < 128 || D_BIAS))
+        total = D_ADD32(total, D_RIGHT32(D_LOAD(x + (two ? 11 + g : 9) * TFI_VECTOR), shift));
+    sum = V_FMA(V_MUL(V_FROM_INT(total), scales[g]), TFI_BLOCK_FLOATS(x, 8), sum);
+    if (f->bias) return sum;
+    return V_FMA(scales[2 + g], TFI_BLOCK_FLOATS(x, two ? 13 + g : 10), sum);
+}
+
+/* A unit times a token.  The integers are dotted as they are fetched, and the 4 sums of a piece are
+ * added up afterwards: the same integers as in a panel. */
 static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const unsigned char *src,
                                                    const int first, const unsigned char *x,
-                                                   const int g, const TFI_V *scales, TFI_V sum) {
-    const int is_signed = f->bias == 128 && !D_BIAS;
-    const int shift = tfi_bias_shift(f->bias);
-    TFI_I total = TFI_K(gather_sums)(TFI_K(piece_dot)(f, src, first, x, 0, g, is_signed),
-                                     TFI_K(piece_dot)(f, src, first, x, 1, g, is_signed),
-                                     TFI_K(piece_dot)(f, src, first, x, 2, g, is_signed),
-                                     TFI_K(piece_dot)(f, src, first, x, 3, g, is_signed));
-    if (f->bias && !is_signed) {
-        TFI_I start = D_LOAD(x + (f->groups == 2 ? 11 + g : 9) * TFI_VECTOR);
-        total = D_ADD32(total, D_RIGHT32(start, shift));
+                                                   const TFI_V *scales, TFI_V sum) {
+    const int two = f->groups == 2;
+    TFI_I a = TFI_K(piece_dot)(f, src, first, x, 0, 0, D_ZERO),
+          b = TFI_K(piece_dot)(f, src, first, x, 1, 0, D_ZERO),
+          c = TFI_K(piece_dot)(f, src, first, x, 2, 0, D_ZERO),
+          d = TFI_K(piece_dot)(f, src, first, x, 3, 0, D_ZERO);
+    if (two) {
+        sum = TFI_K(group_sum)(f, TFI_K(gather_sums)(a, b, c, d), x, 0, scales, sum);
+        a = b = c = d = D_ZERO;
     }
-    TFI_V v = V_MUL(V_FROM_INT(total), scales[g]);
-    v = V_FMA(v, TFI_BLOCK_FLOATS(x, 8), sum);
-    if (f->bias) return v;
-    return V_FMA(scales[2 + g], TFI_BLOCK_FLOATS(x, f->groups == 2 ? 13 + g : 10), v);
+    a = TFI_K(piece_dot)(f, src, first, x, 0, 1, a),
+    b = TFI_K(piece_dot)(f, src, first, x, 1, 1, b);
+    c = TFI_K(piece_dot)(f, src, first, x, 2, 1, c),
+    d = TFI_K(piece_dot)(f, src, first, x, 3, 1, d);
+    return TFI_K(group_sum)(f, TFI_K(gather_sums)(a, b, c, d), x, two, scales, sum);
 }
 
 /* Rows of n blocks of a type known to the compiler: times one token if there is one, or unpacked.
@@ -6252,7 +6261,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
     const int per = f->block / 32, unit = TFI_LANES * f->size / per;
     unsigned char copy[WIDE * 34], digits[WIDE * 32]; /* 34: the most bytes per 32 columns */
     TFI_V scales[4];
-    for (int r = 0; r < rows; r++, sums += TFI_LANES) {
+    for (int r = 0; r < rows; r++) {
         const unsigned char *x = token;
         const unsigned char *row = w + (size_t)(r % 4) * apart + (size_t)(r / 4) * step;
         TFI_V sum = V_SET(0.0f);
@@ -6270,8 +6279,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
                 tfi_get_trits(src + 54 * i, digits + 256 * i);
             TFI_K(fetch_scales)(f, src, first, scales);
             if (token) {
-                sum = TFI_K(unit_dot)(f, codes, first, x, 0, scales, sum);
-                if (f->groups == 2) sum = TFI_K(unit_dot)(f, codes, first, x, 1, scales, sum);
+                sum = TFI_K(unit_dot)(f, codes, first, x, scales, sum);
                 x += TFI_UNIT_X * TFI_VECTOR;
                 continue;
             }
@@ -6281,7 +6289,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
                 V_STORE((float *)(void *)(unpacked + (8 + i) * TFI_VECTOR), scales[i]);
             unpacked += TFI_UNIT_W * TFI_VECTOR;
         }
-        if (token) V_STORE(sums, sum);
+        if (token) V_STORE(sums + r * TFI_LANES, sum);
     }
 }
 
@@ -6291,8 +6299,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
         const unsigned char *token, float *sums, unsigned char *unpacked) {                        \
         const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
                               scale_at,           bias, groups, NULL};                             \
-        if (token) TFI_K(block_rows)(&f, w, apart, step, rows, n, token, sums, NULL);              \
-        else TFI_K(block_rows)(&f, w, apart, step, rows, n, NULL, NULL, unpacked);                 \
+        TFI_K(block_rows)(&f, w, apart, step, rows, n, token, sums, unpacked);                     \
     }
 #define TFI_ROWS_CASE(type, block, size, alignment, scale_at, bias, groups, function)              \
     case TRANSFORMER_##type:                                                                       \

@@ -411,7 +411,7 @@ group_examples() {
         line=$(sed -n '1,/\*\//s/^ \*  *\(cc .*\)/\1/p' "$file" | head -n 1)
         [ -n "$line" ] || continue
         openmp_works "${CC:-cc}" || line=$(echo "$line" | sed 's/ -fopenmp//')
-        job "$file: $line" "$(echo "$line" | sed "s,^cc ,${CC:-cc} ,; s,build/,$out/,g")"
+        job "$file: $line" "$(echo "$line" | sed "s,^cc ,${CC:-cc} -DTRANSFORMER_NO_SIMD ,; s,build/,$out/,g")"
     done
     echo "$compilers" >"$out/compilers"
     while read -r name cc _; do

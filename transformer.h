@@ -655,7 +655,7 @@ TRANSFORMER_API transformer_status transformer_matmul(float *out, const float *x
                                                       const transformer_tensor *w,
                                                       const float *bias, int n);
 
-/* x[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), in place.   x [n].  n = 0 does nothing. */
+/* x[i] = exp(x[i] - max x) / sum_j exp(x[j] - max x), in place; exp is 0 below 2^-126.   x [n] */
 TRANSFORMER_API transformer_status transformer_softmax(float *x, int n);
 
 /* out[i] = weight[i] (x[i] - mean) / sqrt(variance + eps) + bias[i]; the variance divides by n. 
@@ -2961,15 +2961,15 @@ static void tfi_alibi_bias(const tfi_run *r, const tfi_tile *tile, int query, in
 }
 
 /* Scores of all queries of the tile with the keys of one block: scaled, capped, biased, not
- * masked. */
+ * masked.  Of the last block those that are not there yet, too, since whole vectors are faster. */
 static void tfi_block_scores(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
-                             int block, int n_keys) {
+                             int block) {
     tfi_cache keys = tfi_cache_of(r, tile->slice, tile->layer, 0, tile->kv_head);
     int dim = r->c->head_dim, alibi = r->c->position == TRANSFORMER_POSITION_ALIBI;
     memset(own->scores, 0, (size_t)(tile->n * TFI_KEY_BLOCK) * sizeof(float));
     r->k->accumulate[keys.f16](own->scores, TFI_KEY_BLOCK, own->queries, (size_t)dim,
                                keys.data + (size_t)(block % keys.capacity) * keys.row_bytes,
-                               TFI_KEY_BLOCK, tile->n, dim, n_keys);
+                               TFI_KEY_BLOCK, tile->n, dim, TFI_KEY_BLOCK);
     for (int i = 0; i < tile->n; i++) {
         if (alibi) tfi_alibi_bias(r, tile, i, block, own->bias);
         r->k->scores(own->scores + i * TFI_KEY_BLOCK, tfi_attn_scale(r->c, tile->layer),
@@ -2977,33 +2977,44 @@ static void tfi_block_scores(const tfi_run *r, const tfi_tile *tile, const tfi_p
     }
 }
 
-/* Adds p[i, j] v[j] for keys from .. to-1 of a block to queries first .. first + n - 1. */
-static void tfi_add_values(const tfi_run *r, const tfi_private *own, const tfi_cache *values,
-                           int block, int first, int n, int from, int to) {
+/* Of a block of keys, query i sees low[i] .. high[i] - 1. */
+typedef struct tfi_seen {
+    int low[TFI_QUERY_ROWS], high[TFI_QUERY_ROWS];
+} tfi_seen;
+
+/* Queries first .. first + n - 1 add, of the keys from .. to - 1, those they see: what all see at
+ * once, what is left at either end half of the queries by half.  Each query adds its keys in
+ * ascending order either way, and none that it does not see: 0 times infinity is not 0. */
+static void tfi_add_values(const tfi_run *r, const tfi_private *own, const tfi_cache *block,
+                           const tfi_seen *seen, int first, int n, int from, int to) {
     size_t dim = (size_t)r->c->value_dim, stride = (size_t)tfi_padded(r->c->value_dim);
-    const unsigned char *v =
-        values->data + (size_t)(block % values->capacity + from) * values->row_bytes;
-    if (from < to)
-        r->k->accumulate[values->f16](own->sums + (size_t)first * stride, stride,
-                                      own->scores + first * TFI_KEY_BLOCK + from, TFI_KEY_BLOCK, v,
-                                      dim, n, to - from, (int)dim);
+    int all_from = from, all_to = to, any_from = to, any_to = from;
+    for (int i = first; i < first + n; i++) {
+        all_from = tfi_max(all_from, seen->low[i]), all_to = tfi_min(all_to, seen->high[i]);
+        any_from = tfi_min(any_from, seen->low[i]), any_to = tfi_max(any_to, seen->high[i]);
+    }
+    any_from = tfi_max(any_from, from), any_to = tfi_min(any_to, to);
+    if (any_from >= any_to) return;
+    if (all_from >= all_to) all_from = all_to = to;
+    const int half = n > 4 ? tfi_round_up(n / 2, 4) : n / 2;
+    for (int part = 0; part < 2 && any_from < all_from && n > 1; part++)
+        tfi_add_values(r, own, block, seen, part ? first + half : first, part ? n - half : half,
+                       from, all_from);
+    if (all_from < all_to)
+        r->k->accumulate[block->f16](own->sums + (size_t)first * stride, stride,
+                                     own->scores + first * TFI_KEY_BLOCK + all_from, TFI_KEY_BLOCK,
+                                     block->data + (size_t)all_from * block->row_bytes, dim, n,
+                                     all_to - all_from, (int)dim);
+    for (int part = 0; part < 2 && all_to < any_to && n > 1; part++)
+        tfi_add_values(r, own, block, seen, part ? first + half : first, part ? n - half : half,
+                       all_to, to);
 }
 
-/* The keys low[i] .. high[i] - 1 of a block: those that all queries see at once, what is left at
- * either end query by query.  Each query adds its keys in ascending order either way. */
 static void tfi_block_values(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
-                             int block, const int *low, const int *high) {
+                             int block, const tfi_seen *seen) {
     tfi_cache values = tfi_cache_of(r, tile->slice, tile->layer, 1, tile->kv_head);
-    int from = 0, to = TFI_KEY_BLOCK;
-    for (int i = 0; i < tile->n; i++) from = tfi_max(from, low[i]), to = tfi_min(to, high[i]);
-    if (from >= to) {
-        for (int i = 0; i < tile->n; i++)
-            tfi_add_values(r, own, &values, block, i, 1, low[i], high[i]);
-        return;
-    }
-    for (int i = 0; i < tile->n; i++) tfi_add_values(r, own, &values, block, i, 1, low[i], from);
-    tfi_add_values(r, own, &values, block, 0, tile->n, from, to);
-    for (int i = 0; i < tile->n; i++) tfi_add_values(r, own, &values, block, i, 1, to, high[i]);
+    values.data += (size_t)(block % values.capacity) * values.row_bytes;
+    tfi_add_values(r, own, &values, seen, 0, tile->n, 0, TFI_KEY_BLOCK);
 }
 
 typedef struct tfi_softmax {
@@ -3012,16 +3023,16 @@ typedef struct tfi_softmax {
 
 /* The visible keys of a block, per query; they leave exp(score - max), the others 0. */
 static void tfi_block_softmax(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
-                              int block, tfi_softmax *state, int *low, int *high) {
+                              int block, tfi_softmax *state, tfi_seen *seen) {
     int stride = tfi_padded(r->c->value_dim);
     for (int i = 0; i < tile->n; i++) {
         float *s = own->scores + i * TFI_KEY_BLOCK;
         int begin, end;
         tfi_visible(r, tile, i, &begin, &end);
-        low[i] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
-        high[i] = tfi_max(low[i], tfi_min(TFI_KEY_BLOCK, end - block));
-        for (int j = 0; j < low[i]; j++) s[j] = -FLT_MAX;
-        for (int j = high[i]; j < TFI_KEY_BLOCK; j++) s[j] = -FLT_MAX;
+        seen->low[i] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
+        seen->high[i] = tfi_max(seen->low[i], tfi_min(TFI_KEY_BLOCK, end - block));
+        for (int j = 0; j < seen->low[i]; j++) s[j] = -FLT_MAX;
+        for (int j = seen->high[i]; j < TFI_KEY_BLOCK; j++) s[j] = -FLT_MAX;
     }
     r->k->softmax_block(own->scores, tile->n, state->max, state->sum, state->older);
     for (int i = 0; i < tile->n; i++) {
@@ -3067,13 +3078,14 @@ static void tfi_tile_range(const tfi_run *r, const tfi_tile *tile, int *begin, i
 
 static void tfi_attend_tile(const tfi_run *r, const tfi_tile *tile, const tfi_private *own) {
     tfi_softmax state;
-    int begin, end, low[TFI_QUERY_ROWS], high[TFI_QUERY_ROWS];
+    tfi_seen seen;
+    int begin, end;
     tfi_tile_range(r, tile, &begin, &end);
     tfi_begin_tile(r, tile, own, &state);
     for (int block = begin; block < end; block += TFI_KEY_BLOCK) {
-        tfi_block_scores(r, tile, own, block, tfi_min(TFI_KEY_BLOCK, end - block));
-        tfi_block_softmax(r, tile, own, block, &state, low, high);
-        tfi_block_values(r, tile, own, block, low, high);
+        tfi_block_scores(r, tile, own, block);
+        tfi_block_softmax(r, tile, own, block, &state, &seen);
+        tfi_block_values(r, tile, own, block, &seen);
     }
     tfi_end_tile(r, tile, own, &state);
 }
@@ -3134,7 +3146,7 @@ static void tfi_query_scores(const tfi_run *r, const tfi_tile *tile, const tfi_p
     tfi_visible(r, tile, 0, &begin, &end);
     tfi_begin_tile(r, tile, own, &unused);
     for (int block = from; block < to; block += TFI_KEY_BLOCK) {
-        tfi_block_scores(r, tile, own, block, tfi_min(TFI_KEY_BLOCK, to - block));
+        tfi_block_scores(r, tile, own, block);
         for (int j = tfi_max(begin, block); j < tfi_min(end, block + TFI_KEY_BLOCK); j++)
             scores[j - begin] = own->scores[j - block];
     }
@@ -3145,7 +3157,8 @@ static void tfi_query_scores(const tfi_run *r, const tfi_tile *tile, const tfi_p
 static void tfi_query_result(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                              const float *row, int weighted) {
     tfi_softmax state;
-    int begin, end, from, to, low, high;
+    tfi_seen seen;
+    int begin, end, from, to;
     tfi_tile_range(r, tile, &from, &to);
     tfi_visible(r, tile, 0, &begin, &end);
     tfi_begin_tile(r, tile, own, &state);
@@ -3153,10 +3166,10 @@ static void tfi_query_result(const tfi_run *r, const tfi_tile *tile, const tfi_p
         memset(own->scores, 0, TFI_KEY_BLOCK * sizeof(float));
         for (int j = tfi_max(begin, block); j < tfi_min(end, block + TFI_KEY_BLOCK); j++)
             own->scores[j - block] = row[j - begin];
-        low = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
-        high = tfi_max(low, tfi_min(TFI_KEY_BLOCK, end - block));
-        if (!weighted) tfi_block_softmax(r, tile, own, block, &state, &low, &high);
-        tfi_block_values(r, tile, own, block, &low, &high);
+        seen.low[0] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
+        seen.high[0] = tfi_max(seen.low[0], tfi_min(TFI_KEY_BLOCK, end - block));
+        if (!weighted) tfi_block_softmax(r, tile, own, block, &state, &seen);
+        tfi_block_values(r, tile, own, block, &seen);
     }
     if (weighted) state.sum[0] = 1;
     tfi_end_tile(r, tile, own, &state);
@@ -5341,17 +5354,24 @@ static TFI_TARGET float TFI_K(maximum)(const float *x, int n) {
     return result;
 }
 
+/* e^x, or 0 where that would be denormal: to make such numbers and to
+ * multiply by them takes a hundred times as long. */
+static TFI_TARGET TFI_INLINE TFI_V TFI_K(softmax_weight)(TFI_V x) {
+    const TFI_V least = V_SET(-87.33654f);
+    return V_IF_LESS(x, least, V_SET(0.0f), TFI_K(exp)(V_MAX(least, x))); /* a NaN stays */
+}
+
 /* Lanes beyond n must not count: they would add e^(0 - max). */
 static TFI_TARGET float TFI_K(exponentials)(float *out, const float *x, int n, float max) {
     TFI_V sum = V_SET(0.0f), shift = V_SET(max);
     int i = 0;
     for (; i + TFI_LANES <= n; i += TFI_LANES) {
-        TFI_V e = TFI_K(exp)(V_SUB(V_LOAD(x + i), shift));
+        TFI_V e = TFI_K(softmax_weight)(V_SUB(V_LOAD(x + i), shift));
         V_STORE(out + i, e);
         sum = V_ADD(sum, e);
     }
     if (i < n) {
-        TFI_V e = V_KEEP(TFI_K(exp)(V_SUB(V_LOAD_N(x + i, n - i), shift)), n - i);
+        TFI_V e = V_KEEP(TFI_K(softmax_weight)(V_SUB(V_LOAD_N(x + i, n - i), shift)), n - i);
         V_STORE_N(out + i, e, n - i);
         sum = V_ADD(sum, e);
     }

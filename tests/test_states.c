@@ -314,6 +314,14 @@ static void test_embeddings(int shape) {
     q.logits_rows = TRANSFORMER_LOGITS_ALL;
     call.sequences = &q, call.n_sequences = 1;
     CHECK(transformer_run(s.model, work, &call, NULL) == TRANSFORMER_OK && same(&s, 0, 16));
+    /* what comes later is not seen, not even times 0: numbers that are none stay with their token */
+    for (int t = 15; t >= 0; t--) {
+        for (int i = 0; i < width; i++) rows[t * width + i] = i % 2 ? INFINITY : NAN;
+        transformer_state_rewind(state, 0);
+        CHECK(transformer_run(s.model, work, &call, NULL) == TRANSFORMER_OK);
+        CHECK(!s.config.causal || same(&s, 0, t));
+        CHECK(!same(&s, t, 1));
+    }
     transformer_free(work), transformer_free(state), subject_free(&s);
 }
 

@@ -4,7 +4,8 @@
  *     #define CHAT_IMPLEMENTATION          (in exactly one .c or .cpp file)
  *     #include "chat.h"
  *     ...
- *     chat_template *t = chat_template_load("model.gguf", &error);       (or a model directory)
+ *     chat_template *t = chat_template_load("model.gguf", &error);   (or a directory; of a split
+ *                                                                     file any part)
  *     chat_message messages[] = {{"system", "Be brief."}, {"user", "Hello!"}};
  *     chat_conversation talk = {0};
  *     talk.messages = messages, talk.n_messages = 2, talk.add_generation_prompt = 1;
@@ -3572,6 +3573,21 @@ static chat_template *chi_from_gguf(chi_gguf *g, const char *path, chat_error *e
     return t;
 }
 
+/* The path of the first of the parts NAME-0000I-of-0000N.gguf, which has the metadata; of any other
+ * file its own.  To be freed; NULL if memory runs out. */
+static char *chi_gguf_path(const char *path) {
+    size_t n = strlen(path);
+    char *first = (char *)malloc(n + 1);
+    if (first == NULL) return NULL;
+    memcpy(first, path, n + 1);
+    char *end = first + (n < 20 ? 0 : n - 20);
+    if (n >= 20 && end[0] == '-' && strspn(end + 1, "0123456789") == 5 &&
+        memcmp(end + 6, "-of-", 4) == 0 && strspn(end + 10, "0123456789") == 5 &&
+        strcmp(end + 15, ".gguf") == 0)
+        memcpy(end + 1, "00001", 5);
+    return first;
+}
+
 /* Opens a GGUF file behind its first four bytes; 0 if it is none. */
 static int chi_open_gguf(chi_gguf *g, const char *path) {
     char magic[4];
@@ -3603,10 +3619,12 @@ chat_template *chat_template_load(const char *path, chat_error *error) {
     size_t size;
     chat_template *t = NULL;
     char *text = chi_read_in(path, "chat_template.jinja", &size);
-    char *config = chi_read_in(path, "tokenizer_config.json", &size);
+    char *config = chi_read_in(path, "tokenizer_config.json", &size), *first = chi_gguf_path(path);
     if (text || config) {
         t = chi_from_config(config ? config : "", text, path, error);
-    } else if (chi_open_gguf(&g, path)) {
+    } else if (first == NULL) {
+        chi_error(error, "out of memory");
+    } else if (chi_open_gguf(&g, first)) {
         t = chi_from_gguf(&g, path, error);
         fclose(g.file);
     } else if ((config = chi_read_file(path, &size)) != NULL) {
@@ -3614,6 +3632,7 @@ chat_template *chat_template_load(const char *path, chat_error *error) {
     } else {
         chi_error(error, "%.200s: no chat template (no tokenizer_config.json, no GGUF)", path);
     }
+    free(first);
     free(config);
     return t;
 }

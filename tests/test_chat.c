@@ -523,6 +523,18 @@ static void test_gguf_files(void) {
     chat_text *text = render(t, &greeting, 0);
     CHECK(text && strcmp(text->text, "<b>user<e>") == 0);
     chat_template_close(t);
+    /* any part of a file in parts: the first has the metadata */
+    static const char parts[][40] = {"build/part-00001-of-00003.gguf",
+                                     "build/part-00003-of-00003.gguf",
+                                     "build/part-0000x-of-00003.gguf"};
+    write_file(parts[0], b.data, b.n);
+    for (int i = 0; i < 3; i++) {
+        t = chat_template_load(parts[i], &error);
+        text = t ? render(t, &greeting, 0) : NULL;
+        CHECK(i < 2 ? text && strcmp(text->text, "<b>user<e>") == 0 : t == NULL);
+        chat_template_close(t);
+    }
+    remove(parts[0]);
     for (size_t n = 0; n < b.n; n++) {
         write_file(path, b.data, n);
         t = chat_template_load(path, &error);

@@ -2360,6 +2360,7 @@ struct transformer_workspace {
     void *packed[TFI_N_ACTS];           /* panels of a whole pass */
     float *block_max, *block_sum;       /* [vocabulary blocks, batch] for log-probabilities */
     int tickets[2][TFI_GROUP_PRODUCTS]; /* see tfi_turn */
+    int arrivals;                       /* at the barriers of a pass */
     /* [n_threads] */
     tfi_turn *turns;
     unsigned char *private_memory;
@@ -3658,19 +3659,11 @@ static void tfi_fire_group(const tfi_group *g) {
             g->run->w->run.stopped = 1;
 }
 
-/* Only ever inside a parallel region of our own: outside, a barrier would bind to a region of the
- * caller's. */
-static void tfi_barrier(int team) {
-    (void)team;
-#if TFI_OPENMP
-    if (team > 1) {
-#pragma omp barrier
-    }
-#endif
-}
+/* Where a team has arrived `*arrivals` times when all may go on (>>kernels). */
+static void tfi_barrier(const tfi_run *r, int team, int *arrivals);
 
 /* Walks through the stages.  Every thread of the team runs this; `part` is its number. */
-static void tfi_walk_stages(const tfi_run *r, int part, int team) {
+static void tfi_walk_stages(const tfi_run *r, int part, int team, int arrivals) {
     tfi_group group;
     group.number = 0;
     for (int stage = r->stage; stage < r->stage_end; stage++) {
@@ -3680,10 +3673,10 @@ static void tfi_walk_stages(const tfi_run *r, int part, int team) {
             if (team == 1 && r->parts > 1)
                 r->w->parallel(r->w->parallel_user, tfi_run_group, &group, r->parts);
             else tfi_run_group(&group, part);
-            tfi_barrier(team);
+            tfi_barrier(r, team, &arrivals);
             if (group.site_step >= 0) {
                 if (part == 0) tfi_fire_group(&group);
-                tfi_barrier(team);
+                tfi_barrier(r, team, &arrivals);
             }
             if (r->w->run.stopped) return;
         }
@@ -3705,20 +3698,21 @@ static int tfi_count_parts(const tfi_run *r) {
 static void tfi_execute(tfi_run *r) {
     r->parts = tfi_count_parts(r);
     memset(r->w->tickets, 0, sizeof r->w->tickets);
+    r->w->arrivals = 0;
 #if TFI_OPENMP
     if (r->parts > 1 && !r->w->parallel) {
 #pragma omp parallel num_threads(r->parts)
         {
-            int team = omp_get_num_threads();
-#pragma omp single
-            r->parts = team; /* fewer than asked for, if the runtime says so */
-            tfi_walk_stages(r, omp_get_thread_num(), team);
+            int team = omp_get_num_threads(), part = omp_get_thread_num(), arrivals = 0;
+            if (part == 0) r->parts = team; /* fewer than asked for, if the runtime says so */
+            tfi_barrier(r, team, &arrivals);
+            tfi_walk_stages(r, part, team, arrivals);
         }
         return;
     }
 #endif
     if (!r->w->parallel) r->parts = 1;
-    tfi_walk_stages(r, 0, 1);
+    tfi_walk_stages(r, 0, 1, 0);
 }
 
 /* ---- calls: checks, passes, the end ---- */
@@ -4022,6 +4016,43 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 #define TFI_INLINE inline
 #endif
 #endif
+
+/* ---- what threads need of the machine ---- */
+
+#if TFI_OPENMP && defined(TFI_TAKE_TICKET) && !defined(_WIN32)
+#ifdef __cplusplus
+#include <thread>
+#define TFI_YIELD() std::this_thread::yield()
+#elif __STDC_VERSION__ >= 201112L && defined(__linux__) && !defined(__ANDROID__) &&                \
+    !defined(__STDC_NO_THREADS__)
+#include <threads.h>
+#define TFI_YIELD() thrd_yield()
+#endif
+#endif
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define TFI_PAUSE() __builtin_ia32_pause()
+#else
+#define TFI_PAUSE() (void)0
+#endif
+
+/* A thread that waits long gives its processor away: the one it waits for may need it.  Only ever
+ * inside a parallel region of our own: outside, OpenMP's barrier would bind to one of the caller's. */
+static void tfi_barrier(const tfi_run *r, int team, int *arrivals) {
+    (void)r;
+    *arrivals += team;
+#ifdef TFI_YIELD
+    enum { SPINS = 256 };
+    int *now = &r->w->arrivals;
+    if (team > 1) __atomic_add_fetch(now, 1, __ATOMIC_ACQ_REL);
+    for (int i = 0; team > 1 && __atomic_load_n(now, __ATOMIC_ACQUIRE) < *arrivals; i++)
+        if (i < SPINS) TFI_PAUSE();
+        else TFI_YIELD();
+#elif TFI_OPENMP
+    if (team > 1) {
+#pragma omp barrier
+    }
+#endif
+}
 
 /* ---- what the vector kernels share ---- */
 
@@ -6272,15 +6303,19 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
 
 /* Rows of n blocks of a type known to the compiler: times one token if there is one, or unpacked.
  * Row r is number r / 4 of the r % 4-th of four streams, which lie `apart` bytes from each other.
- * What lies beyond a row's last block is not read: an incomplete unit is copied between zeros. */
+ * An incomplete unit goes on in the next row, whose scales do not count, or is copied between zeros
+ * where it would go on behind `end`. */
 static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const unsigned char *w,
                                                     size_t apart, size_t step, int rows, int n,
+                                                    const unsigned char *end,
                                                     const unsigned char *token, float *sums,
                                                     unsigned char *unpacked) {
     enum { WIDE = TFI_LANES < 8 ? 8 : TFI_LANES };
     const int per = f->block / 32, unit = TFI_LANES * f->size / per;
     unsigned char copy[WIDE * 34], digits[WIDE * 32]; /* 34: the most bytes per 32 columns */
+    float numbers[TFI_LANES];                         /* of the blocks in the lanes */
     TFI_V scales[4];
+    for (int b = 0; b < TFI_LANES; b++) numbers[TFI_K(block_lane)(b)] = (float)b;
     for (int r = 0; r < rows; r++) {
         const unsigned char *x = token;
         const unsigned char *row = w + (size_t)(r % 4) * apart + (size_t)(r / 4) * step;
@@ -6289,7 +6324,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
             const unsigned char *src = row + (size_t)(b / per) * (size_t)f->size, *codes;
             const int first = TFI_LANES < 8 ? b % per : 0;
             for (int i = 0; i < unit; i += 64) TFI_PREFETCH(src + TFI_AHEAD_BYTES + i, 3);
-            if (n - b < TFI_LANES) {
+            if (n - b < TFI_LANES && end - src < unit) {
                 memset(copy, 0, sizeof copy);
                 memcpy(copy, src, (size_t)((n - b + per - 1) / per) * (size_t)f->size);
                 src = copy;
@@ -6298,6 +6333,9 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
             for (int i = 0; f->dtype == TRANSFORMER_TQ1_0 && i < WIDE / 8; i++)
                 tfi_get_trits(src + 54 * i, digits + 256 * i);
             TFI_K(fetch_scales)(f, src, first, scales);
+            for (int i = 0; n - b < TFI_LANES && i < 4; i++)
+                scales[i] =
+                    V_IF_LESS(V_LOAD(numbers), V_SET((float)(n - b)), scales[i], V_SET(0.0f));
             if (token) {
                 sum = TFI_K(unit_dot)(f, codes, first, x, scales, sum);
                 x += TFI_UNIT_X * TFI_VECTOR;
@@ -6316,20 +6354,22 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
 #define TFI_DEFINE_ROWS(type, block, size, alignment, scale_at, bias, groups, function)            \
     static TFI_TARGET TFI_NOINLINE void TFI_K(rows_##type)(                                        \
         const unsigned char *w, size_t apart, size_t step, int rows, int n,                        \
-        const unsigned char *token, float *sums, unsigned char *unpacked) {                        \
+        const unsigned char *end, const unsigned char *token, float *sums,                         \
+        unsigned char *unpacked) {                                                                 \
         const tfi_format f = {TRANSFORMER_##type, NULL, block,  size, alignment,                   \
                               scale_at,           bias, groups, NULL};                             \
-        TFI_K(block_rows)(&f, w, apart, step, rows, n, token, sums, unpacked);                     \
+        TFI_K(block_rows)(&f, w, apart, step, rows, n, end, token, sums, unpacked);                \
     }
 #define TFI_ROWS_CASE(type, block, size, alignment, scale_at, bias, groups, function)              \
     case TRANSFORMER_##type:                                                                       \
-        TFI_K(rows_##type)(w, apart, step, rows, n, token, sums, unpacked);                        \
+        TFI_K(rows_##type)(w, apart, step, rows, n, end, token, sums, unpacked);                   \
         break;
 TFI_QUANTISED(TFI_DEFINE_ROWS)
 
 static TFI_TARGET void TFI_K(rows)(const tfi_format *f, const unsigned char *w, size_t apart,
-                                   size_t step, int rows, int n, const unsigned char *token,
-                                   float *sums, unsigned char *unpacked) {
+                                   size_t step, int rows, int n, const unsigned char *end,
+                                   const unsigned char *token, float *sums,
+                                   unsigned char *unpacked) {
     switch (f->dtype) { TFI_QUANTISED(TFI_ROWS_CASE) }
 }
 #undef TFI_DEFINE_ROWS
@@ -6370,18 +6410,19 @@ static TFI_TARGET const unsigned char *TFI_K(one_token)(const unsigned char *x, 
 static TFI_TARGET void TFI_K(blocks_1)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
                                        int rows, const unsigned char *x, int n, float *out,
                                        float *sums) {
+    const unsigned char *end = w + (size_t)rows * w_bytes;
     const int groups = rows / 4, rest = rows % 4;
     float four[TFI_BLOCK_MOST];
     for (int first = 0, count; first < groups; first += count) {
         count = tfi_min(TFI_BLOCK_MOST / 4, groups - first);
         TFI_K(rows)
-        (f, w + (size_t)first * w_bytes, (size_t)groups * w_bytes, w_bytes, 4 * count, n, x, sums,
-         NULL);
+        (f, w + (size_t)first * w_bytes, (size_t)groups * w_bytes, w_bytes, 4 * count, n, end, x,
+         sums, NULL);
         TFI_K(block_sums)(sums, 4 * count, 1, four, 0);
         for (int r = 0; r < 4 * count; r++) out[r % 4 * groups + first + r / 4] = four[r];
     }
     w += (size_t)(rows - rest) * w_bytes;
-    TFI_K(rows)(f, w, w_bytes, 0, rest, n, x, sums, NULL);
+    TFI_K(rows)(f, w, w_bytes, 0, rest, n, end, x, sums, NULL);
     TFI_K(block_sums)(sums, rest, 1, out + (rows - rest), 0);
 }
 
@@ -6392,6 +6433,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
                                      size_t out_stride, void *scratch) {
     int units = (k + 32 * TFI_LANES - 1) / (32 * TFI_LANES), cut = TFI_BLOCK_CUT / (32 * TFI_LANES);
     const int shift = tfi_bias_shift(f->bias);
+    const unsigned char *end = w + (size_t)rows * w_bytes;
     size_t w_unit = (size_t)TFI_UNIT_W * TFI_VECTOR, w_row = w_unit * (size_t)units;
     int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
@@ -6405,7 +6447,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     }
     for (int first = 0; first < rows; first += most, w += (size_t)most * w_bytes) {
         int count = tfi_min(most, rows - first), padded = tfi_round_up(count, 4);
-        TFI_K(rows)(f, w, w_bytes, 4 * w_bytes, count, k / 32, NULL, NULL, unpacked);
+        TFI_K(rows)(f, w, w_bytes, 4 * w_bytes, count, k / 32, end, NULL, NULL, unpacked);
         memset(unpacked + (size_t)count * w_row, 0, (size_t)(padded - count) * w_row);
         for (int t0 = 0; t0 < n; t0 += TFI_TILE) {
             int tokens = tfi_min(TFI_TILE, n - t0);

@@ -36,23 +36,25 @@ examples: $(EXAMPLES)
 COMPILE = $(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(OPENMP)
 COMPILE_TEST = $(COMPILE) -Werror -I.
 
-$(filter-out $(OWN_COPY),$(EXAMPLES)): build/%: examples/%.c $(HEADERS) build/transformer.o | build
+$(filter-out $(OWN_COPY),$(EXAMPLES)): build/%: examples/%.c $(HEADERS) build/transformer.o
 	$(COMPILE) $(SHARED_COPY) $< -o $@ $(LDFLAGS) $(LIBS)
 
-$(filter $(OWN_COPY),$(EXAMPLES)): build/%: examples/%.c $(HEADERS) | build
+$(filter $(OWN_COPY),$(EXAMPLES)): build/%: examples/%.c $(HEADERS) build/flags
 	$(COMPILE) $< -o $@ $(LDFLAGS) $(LIBS)
 
-$(filter-out $(OWN_COPY),$(TESTS)): build/%: tests/%.c $(TEST_HEADERS) build/transformer.o | build
+$(filter-out $(OWN_COPY),$(TESTS)): build/%: tests/%.c $(TEST_HEADERS) build/transformer.o
 	$(COMPILE_TEST) $(SHARED_COPY) $< -o $@ $(LDFLAGS) $(LIBS) -lpthread
 
-$(filter $(OWN_COPY),$(TESTS)): build/%: tests/%.c $(TEST_HEADERS) | build
+$(filter $(OWN_COPY),$(TESTS)): build/%: tests/%.c $(TEST_HEADERS) build/flags
 	$(COMPILE_TEST) $< -o $@ $(LDFLAGS) $(LIBS) -lpthread
 
-build/transformer.o: transformer.h | build
+build/transformer.o: transformer.h build/flags
 	$(COMPILE) -DTRANSFORMER_IMPLEMENTATION -x c -c $< -o $@
 
-build:
-	mkdir -p build
+# what everything was last compiled with
+build/flags: always
+	@mkdir -p build
+	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' >$@
 
 run: build/generate
 	build/generate examples/toy_lm -n 200
@@ -97,4 +99,4 @@ tidy:
 clean:
 	rm -rf build
 
-.PHONY: examples run tests test lines install uninstall format-check tidy clean
+.PHONY: always examples run tests test lines install uninstall format-check tidy clean

@@ -2962,15 +2962,15 @@ static void tfi_alibi_bias(const tfi_run *r, const tfi_tile *tile, int query, in
 }
 
 /* Scores of all queries of the tile with the keys of one block: scaled, capped, biased, not
- * masked.  Of the last block those that are not there yet, too, since whole vectors are faster. */
+ * masked. */
 static void tfi_block_scores(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
-                             int block) {
+                             int block, int n_keys) {
     tfi_cache keys = tfi_cache_of(r, tile->slice, tile->layer, 0, tile->kv_head);
     int dim = r->c->head_dim, alibi = r->c->position == TRANSFORMER_POSITION_ALIBI;
     memset(own->scores, 0, (size_t)(tile->n * TFI_KEY_BLOCK) * sizeof(float));
     r->k->accumulate[keys.f16](own->scores, TFI_KEY_BLOCK, own->queries, (size_t)dim,
                                keys.data + (size_t)(block % keys.capacity) * keys.row_bytes,
-                               TFI_KEY_BLOCK, tile->n, dim, TFI_KEY_BLOCK);
+                               TFI_KEY_BLOCK, tile->n, dim, n_keys);
     for (int i = 0; i < tile->n; i++) {
         if (alibi) tfi_alibi_bias(r, tile, i, block, own->bias);
         r->k->scores(own->scores + i * TFI_KEY_BLOCK, tfi_attn_scale(r->c, tile->layer),
@@ -3084,7 +3084,7 @@ static void tfi_attend_tile(const tfi_run *r, const tfi_tile *tile, const tfi_pr
     tfi_tile_range(r, tile, &begin, &end);
     tfi_begin_tile(r, tile, own, &state);
     for (int block = begin; block < end; block += TFI_KEY_BLOCK) {
-        tfi_block_scores(r, tile, own, block);
+        tfi_block_scores(r, tile, own, block, tfi_min(TFI_KEY_BLOCK, end - block));
         tfi_block_softmax(r, tile, own, block, &state, &seen);
         tfi_block_values(r, tile, own, block, &seen);
     }
@@ -3147,7 +3147,7 @@ static void tfi_query_scores(const tfi_run *r, const tfi_tile *tile, const tfi_p
     tfi_visible(r, tile, 0, &begin, &end);
     tfi_begin_tile(r, tile, own, &unused);
     for (int block = from; block < to; block += TFI_KEY_BLOCK) {
-        tfi_block_scores(r, tile, own, block);
+        tfi_block_scores(r, tile, own, block, tfi_min(TFI_KEY_BLOCK, to - block));
         for (int j = tfi_max(begin, block); j < tfi_min(end, block + TFI_KEY_BLOCK); j++)
             scores[j - begin] = own->scores[j - block];
     }
@@ -4691,25 +4691,15 @@ static TFI_TARGET TFI_INLINE __m512 tfi_dot_bf16(__m512i w, __m512i x, __m512 su
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)
 #include <arm_neon.h>
 /* NEON with fused multiply-add is part of the base architecture; dot products of bytes (sdot) are
- * not, but all of Apple's processors have them. */
+ * not. */
 enum { TFI_CPU_DOT = 1 };
-#if defined(__ARM_FEATURE_DOTPROD) || defined(__APPLE__)
+#if defined(__ARM_FEATURE_DOTPROD)
 static unsigned tfi_cpu(void) { return TFI_CPU_DOT; }
 #elif defined(__linux__)
 #include <sys/auxv.h>
 static unsigned tfi_cpu(void) { return getauxval(AT_HWCAP) >> 20 & 1 ? TFI_CPU_DOT : 0; }
 #else
 static unsigned tfi_cpu(void) { return 0; }
-#endif
-/* How a function comes to have them.  gcc inlines only what needs no more than the caller may use, so
- * the caller may use whatever processors without them have; clang 14 has no intrinsic then. */
-#if !defined(__GNUC__) && !defined(__clang__)
-#elif defined(__ARM_FEATURE_DOTPROD)
-#define TFI_NEON_DOT
-#elif defined(__clang__)
-#define TFI_NEON_DOT TFI_TARGET_ISA("dotprod")
-#elif !defined(__ARM_FEATURE_SVE) && !defined(__ARM_FEATURE_JCVT)
-#define TFI_NEON_DOT TFI_TARGET_ISA("arch=armv8.2-a+dotprod+crypto+fp16+profile+rcpc")
 #endif
 
 #define TFI_PASS
@@ -4844,27 +4834,35 @@ static TFI_INLINE float32x4_t tfi_halves4(const unsigned char *p, int step) {
 #define D_LOAD(p) vreinterpretq_s32_u8(vld1q_u8(p))
 #define D_DOT(is_signed, sum, w, x) tfi_dot4(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x))
 #define D_STORE_BYTES(p, v) tfi_store4_bytes(p, v)
-#ifdef TFI_NEON_DOT
+#if defined(__ARM_FEATURE_DOTPROD) || defined(__GNUC__)
 #define TFI_KEEP_VOCABULARY
 #endif
 #include TRANSFORMER_FILE
 
-/* ---- NEON with dot products of bytes ---- */
-#ifdef TFI_NEON_DOT
+/* ---- NEON with dot products of bytes.  A compiler that was not told of them has no intrinsic, and
+ * its assembler no instruction: there its number, with those of the registers. ---- */
+#if defined(__ARM_FEATURE_DOTPROD) || defined(__GNUC__)
 #define TFI_PASS
 #define TFI_ROW neondot
 #define TFI_ROW_NAME "neondot"
 #undef TFI_NEEDS
-#undef TFI_TARGET
 #undef TFI_BLOCK_ROW
 #undef D_DOT
 #define TFI_NEEDS TFI_CPU_DOT
-#define TFI_TARGET TFI_NEON_DOT
 #define TFI_BLOCKS
 #define TFI_BLOCK_ROW neondot
-static TFI_TARGET TFI_INLINE int32x4_t tfi_sdot4(int32x4_t sum, int32x4_t w, int32x4_t x) {
-    __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(w), "w"(x));
+static TFI_INLINE int32x4_t tfi_sdot4(int32x4_t sum, int32x4_t w, int32x4_t x) {
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));
+#else
+    __asm__(
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,"
+        "30,31\n\t.set .Ltfi_v\\n,\\n\n\t.endr\n\t"
+        ".inst 0x4e809400 + .Ltfi_%0 + (.Ltfi_%1 << 5) + (.Ltfi_%2 << 16)" /* sdot */
+        : "+w"(sum)
+        : "w"(w), "w"(x));
     return sum;
+#endif
 }
 #define D_DOT(is_signed, sum, w, x) tfi_sdot4(sum, w, x)
 #include TRANSFORMER_FILE
@@ -6273,7 +6271,7 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, TFI_I t
                                                     const unsigned char *x, const int g,
                                                     const TFI_V *scales, TFI_V sum) {
     const int two = f->groups == 2, shift = tfi_bias_shift(f->bias);
-    if (f->bias && (f->bias < 128 || D_BIAS))
+    if (f->bias && (f->bias < 128 || D_BIAS != 0))
         total = D_ADD32(total, D_RIGHT32(D_LOAD(x + (two ? 11 + g : 9) * TFI_VECTOR), shift));
     sum = V_FMA(V_MUL(V_FROM_INT(total), scales[g]), TFI_BLOCK_FLOATS(x, 8), sum);
     if (f->bias) return sum;

@@ -4492,6 +4492,13 @@ static TFI_TARGET TFI_INLINE __m512 tfi_widen_bf16_16(__m256i h) {
     return _mm512_castsi512_ps(
         _mm512_maskz_slli_epi32(TFI_ALL16, _mm512_maskz_cvtepu16_epi32(TFI_ALL16, h), 16));
 }
+static TFI_TARGET TFI_INLINE __m512 tfi_if_less16(__m512 a, __m512 b, __m512 x, __m512 y) {
+    __mmask16 less = _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+#if defined(__clang__) && defined(__FAST_MATH__) /* it would take !(a < b) for a >= b */
+    __asm__("" : "+k"(less));
+#endif
+    return _mm512_mask_blend_ps(less, y, x);
+}
 /* lanes i and i + 8, then i and i + 4 */
 static TFI_TARGET TFI_INLINE __m128 tfi_fold16(__m512 v) {
     return tfi_fold8(_mm256_add_ps(_mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
@@ -4530,7 +4537,7 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define V_MAX(a, b) _mm512_maskz_max_ps(TFI_ALL16, a, b)
 #define V_MIN(a, b) _mm512_maskz_min_ps(TFI_ALL16, a, b)
 #define V_ABS(a) _mm512_maskz_andnot_ps(TFI_ALL16, _mm512_set1_ps(-0.0f), a)
-#define V_IF_LESS(a, b, x, y) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x)
+#define V_IF_LESS(a, b, x, y) tfi_if_less16(a, b, x, y)
 #define V_ROUND(a) tfi_round16(a)
 #define V_SCALE(a, n) _mm512_maskz_scalef_ps(TFI_ALL16, a, n)
 #define V_SUM(v) tfi_sum16(v)
@@ -5386,8 +5393,9 @@ static TFI_TARGET float TFI_K(maximum)(const float *x, int n) {
 /* e^x, or 0 where that would be denormal: to make such numbers and to
  * multiply by them takes a hundred times as long. */
 static TFI_TARGET TFI_INLINE TFI_V TFI_K(softmax_weight)(TFI_V x) {
-    const TFI_V least = V_SET(-87.33654f);
-    return V_IF_LESS(x, least, V_SET(0.0f), TFI_K(exp)(V_MAX(least, x))); /* a NaN stays */
+    /* no V_MAX: -ffast-math lets clang exchange its operands, and a NaN must stay */
+    TFI_V least = V_SET(-87.33654f), normal = V_IF_LESS(x, least, least, x);
+    return V_IF_LESS(x, least, V_SET(0.0f), TFI_K(exp)(normal));
 }
 
 /* Lanes beyond n must not count: they would add e^(0 - max). */

@@ -2983,6 +2983,14 @@ typedef struct tfi_seen {
     int low[TFI_QUERY_ROWS], high[TFI_QUERY_ROWS];
 } tfi_seen;
 
+static void tfi_see_block(const tfi_run *r, const tfi_tile *tile, int block, tfi_seen *seen) {
+    for (int i = 0, begin, end; i < tile->n; i++) {
+        tfi_visible(r, tile, i, &begin, &end);
+        seen->low[i] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
+        seen->high[i] = tfi_max(seen->low[i], tfi_min(TFI_KEY_BLOCK, end - block));
+    }
+}
+
 /* Queries first .. first + n - 1 add, of the keys from .. to - 1, those they see: what all see at
  * once, what is left at either end half of the queries by half.  Each query adds its keys in
  * ascending order either way, and none that it does not see: 0 times infinity is not 0. */
@@ -3024,14 +3032,10 @@ typedef struct tfi_softmax {
 
 /* The visible keys of a block, per query; they leave exp(score - max), the others 0. */
 static void tfi_block_softmax(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
-                              int block, tfi_softmax *state, tfi_seen *seen) {
+                              const tfi_seen *seen, tfi_softmax *state) {
     int stride = tfi_padded(r->c->value_dim);
     for (int i = 0; i < tile->n; i++) {
         float *s = own->scores + i * TFI_KEY_BLOCK;
-        int begin, end;
-        tfi_visible(r, tile, i, &begin, &end);
-        seen->low[i] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
-        seen->high[i] = tfi_max(seen->low[i], tfi_min(TFI_KEY_BLOCK, end - block));
         for (int j = 0; j < seen->low[i]; j++) s[j] = -FLT_MAX;
         for (int j = seen->high[i]; j < TFI_KEY_BLOCK; j++) s[j] = -FLT_MAX;
     }
@@ -3085,7 +3089,8 @@ static void tfi_attend_tile(const tfi_run *r, const tfi_tile *tile, const tfi_pr
     tfi_begin_tile(r, tile, own, &state);
     for (int block = begin; block < end; block += TFI_KEY_BLOCK) {
         tfi_block_scores(r, tile, own, block, tfi_min(TFI_KEY_BLOCK, end - block));
-        tfi_block_softmax(r, tile, own, block, &state, &seen);
+        tfi_see_block(r, tile, block, &seen);
+        tfi_block_softmax(r, tile, own, &seen, &state);
         tfi_block_values(r, tile, own, block, &seen);
     }
     tfi_end_tile(r, tile, own, &state);
@@ -3167,9 +3172,8 @@ static void tfi_query_result(const tfi_run *r, const tfi_tile *tile, const tfi_p
         memset(own->scores, 0, TFI_KEY_BLOCK * sizeof(float));
         for (int j = tfi_max(begin, block); j < tfi_min(end, block + TFI_KEY_BLOCK); j++)
             own->scores[j - block] = row[j - begin];
-        seen.low[0] = tfi_min(TFI_KEY_BLOCK, tfi_max(0, begin - block));
-        seen.high[0] = tfi_max(seen.low[0], tfi_min(TFI_KEY_BLOCK, end - block));
-        if (!weighted) tfi_block_softmax(r, tile, own, block, &state, &seen);
+        tfi_see_block(r, tile, block, &seen);
+        if (!weighted) tfi_block_softmax(r, tile, own, &seen, &state);
         tfi_block_values(r, tile, own, block, &seen);
     }
     if (weighted) state.sum[0] = 1;
@@ -3662,7 +3666,8 @@ static void tfi_fire_group(const tfi_group *g) {
 /* Where a team has arrived `*arrivals` times when all may go on (>>kernels). */
 static void tfi_barrier(const tfi_run *r, int team, int *arrivals);
 
-/* Walks through the stages.  Every thread of the team runs this; `part` is its number. */
+/* Walks through the stages.  Every thread of the team runs this; `part` is its number, `arrivals` what
+ * the barriers before it have counted. */
 static void tfi_walk_stages(const tfi_run *r, int part, int team, int arrivals) {
     tfi_group group;
     group.number = 0;
@@ -4019,7 +4024,7 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
 
 /* ---- what threads need of the machine ---- */
 
-#if TFI_OPENMP && defined(TFI_TAKE_TICKET) && !defined(_WIN32)
+#if TFI_OPENMP && defined(TFI_TAKE_TICKET) && !defined(_WIN32) && !defined(TFI_YIELD)
 #ifdef __cplusplus
 #include <thread>
 #define TFI_YIELD() std::this_thread::yield()
@@ -4266,8 +4271,8 @@ static unsigned tfi_cpu(void) {
 }
 #endif
 
-/* Otherwise gcc 12 stores sums after every step and loads tokens for every row, and clang keeps too
- * much at once. */
+/* Says that v is in a register now.  Without it gcc 12 stores the sums of a block tile after every
+ * step and loads tokens again for every row, and clang keeps too much at once. */
 #if defined(__GNUC__)
 #define TFI_IN_REGISTER(v) __asm__("" : "+v"(v));
 #else
@@ -4279,7 +4284,7 @@ static unsigned tfi_cpu(void) {
 #if __clang_major__ >= 13
 #define TFI_AVX_VNNI
 #endif
-#elif !defined(__GNUC__) || __GNUC__ >= 11
+#elif defined(__GNUC__) ? __GNUC__ >= 11 : defined(_MSC_VER)
 #define TFI_AVX_VNNI
 #endif
 
@@ -5390,8 +5395,8 @@ static TFI_TARGET float TFI_K(maximum)(const float *x, int n) {
     return result;
 }
 
-/* e^x, or 0 where that would be denormal: to make such numbers and to
- * multiply by them takes a hundred times as long. */
+/* e^x, or 0 where that would be denormal: to make such numbers and to multiply by them takes a
+ * hundred times as long. */
 static TFI_TARGET TFI_INLINE TFI_V TFI_K(softmax_weight)(TFI_V x) {
     /* no V_MAX: -ffast-math lets clang exchange its operands, and a NaN must stay */
     TFI_V least = V_SET(-87.33654f), normal = V_IF_LESS(x, least, least, x);
@@ -5709,9 +5714,9 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
     TFI_DEFINE_TILE(tile5_##type, 5, TFI_T5)                                                       \
     TFI_DEFINE_TILE(tile6_##type, 6, TFI_T6)                                                       \
     TFI_DEFINE_DRIVER(type, TFI_TILES6)
-#define TFI_DEFINE_MATMUL2(tile, type) TFI_MATMUL##tile(type)
-#define TFI_DEFINE_MATMUL1(tile, type) TFI_DEFINE_MATMUL2(tile, type)
-#define TFI_DEFINE_MATMUL(type) TFI_DEFINE_MATMUL1(TFI_TILE, type)
+#define TFI_MATMUL_JOIN(tile, type) TFI_MATMUL##tile(type)
+#define TFI_MATMUL_OF(tile, type) TFI_MATMUL_JOIN(tile, type) /* `tile` replaced by its number */
+#define TFI_DEFINE_MATMUL(type) TFI_MATMUL_OF(TFI_TILE, type)
 #endif
 
 #define TFI_X TFI_V
@@ -5747,7 +5752,6 @@ TFI_DEFINE_MATMUL(bf16)
 #undef TFI_X_LOAD_N
 #undef TFI_STEP
 #undef TFI_DOT
-
 #undef TFI_W
 
 static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, int n, int k) {
@@ -5990,6 +5994,7 @@ typedef struct {
 /* How a tile sees the integers of the weights: as they are; all made positive by a bias, which times
  * the sum of the token's is subtracted at the start; positive with an offset of its own scale. */
 enum { TFI_SIGNED, TFI_BIASED, TFI_OFFSET };
+#define D_SIGNED(f) ((f)->bias == 128 && D_BIAS == 0)
 /* T of the panel's tokens.  short_sums > 0: so many products of pairs fit in 16 bits together. */
 #define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS, DONE)                                       \
     static TFI_TARGET TFI_INLINE void TFI_K(block_tile##T)(                                        \
@@ -6033,7 +6038,7 @@ enum { TFI_SIGNED, TFI_BIASED, TFI_OFFSET };
     static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(const tfi_block_part *p,             \
                                                               const tfi_format *f) {               \
         const int most = tfi_most_code(f->dtype);                                                  \
-        if (f->bias == 128 && !D_BIAS) TFI_K(block_tile##T)(p, TFI_SIGNED, 1, 0);                  \
+        if (D_SIGNED(f)) TFI_K(block_tile##T)(p, TFI_SIGNED, 1, 0);                                \
         else if (!D_SHORT_SUMS && f->groups == 1) TFI_BLOCK_KINDS(T, 1, 0)                         \
         else if (!D_SHORT_SUMS) TFI_BLOCK_KINDS(T, 2, 0)                                           \
         else if (f->groups == 1 && most < 16) TFI_BLOCK_KINDS(T, 1, 8)                             \
@@ -6269,7 +6274,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const 
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const unsigned char *src,
                                                     const int first, const unsigned char *x,
                                                     const int i, const int h, TFI_I sum) {
-    const int is_signed = f->bias == 128 && !D_BIAS, up = is_signed ? 0 : f->bias;
+    const int is_signed = D_SIGNED(f), up = is_signed ? 0 : f->bias;
     TFI_I q = TFI_K(fetch)(f, src, first, i, h, up);
     return D_DOT(is_signed, sum, q, D_LOAD(x + (4 * h + i) * TFI_VECTOR));
 }
@@ -6279,7 +6284,7 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, TFI_I t
                                                     const unsigned char *x, const int g,
                                                     const TFI_V *scales, TFI_V sum) {
     const int two = f->groups == 2, shift = tfi_bias_shift(f->bias);
-    if (f->bias && (f->bias < 128 || D_BIAS != 0))
+    if (f->bias && !D_SIGNED(f))
         total = D_ADD32(total, D_RIGHT32(D_LOAD(x + (two ? 11 + g : 9) * TFI_VECTOR), shift));
     sum = V_FMA(V_MUL(V_FROM_INT(total), scales[g]), TFI_BLOCK_FLOATS(x, 8), sum);
     if (f->bias) return sum;

@@ -25,6 +25,12 @@ static void *counted_malloc(size_t n) { return ALLOCATED(), malloc(n); }
 #define malloc counted_malloc
 #define calloc(n, size) counted_malloc((n) * (size))
 #define realloc(p, n) (ALLOCATED(), (realloc)(p, n))
+#if defined(_OPENMP) && defined(__GNUC__) && TEST_POSIX
+#include <sched.h>
+/* Threads that wait for each other in a call give their processors away, which is counted. */
+static int yields;
+#define TFI_YIELD() (void)(__atomic_fetch_add(&yields, 1, __ATOMIC_RELAXED), sched_yield())
+#endif
 #define TRANSFORMER_IMPLEMENTATION
 #include "transformer.h"
 #undef malloc
@@ -366,6 +372,34 @@ static void test_threads_ran(void) {
 }
 
 /* ---- several tokens, log-probabilities, embeddings, pauses ---- */
+
+/* A tap keeps one thread of a call busy; the others do not spin all the while. */
+#ifdef TFI_YIELD
+static int take_time(void *user, const transformer_view *view) {
+    (void)view;
+    if (!*(int *)user) usleep(50000);
+    return *(int *)user = 1, 0;
+}
+static void test_waiting(void) {
+    subject s;
+    int done = 0;
+    CHECK(subject_make(&s, SHAPE_HUGE, TRANSFORMER_F32, 1, NULL, 0, TRANSFORMER_F32));
+    transformer_state *state = subject_state(&s);
+    transformer_workspace *work = subject_workspace(&s, 16, 2, NULL, NULL);
+    transformer_sequence q = {0};
+    transformer_tap tap = {0};
+    transformer_call call = {0};
+    q.state = state, q.n = 16, q.tokens = prompt, q.logits = logits;
+    tap.sites = 1u << TRANSFORMER_SITE_EMBEDDING, tap.function = take_time, tap.user = &done;
+    call.sequences = &q, call.n_sequences = 1, call.tap = &tap;
+    yields = 0;
+    CHECK(transformer_run(s.model, work, &call, NULL) == TRANSFORMER_OK && done);
+    if (omp_get_thread_limit() > 1) CHECK(yields > 0);
+    else SKIP("OpenMP is limited to one thread");
+    GROUP("a thread that waits long gives its processor away");
+    transformer_free(work), transformer_free(state), subject_free(&s);
+}
+#endif
 
 static const int plain_shapes[] = {
     SHAPE_LLAMA,           SHAPE_GPT2,      SHAPE_WINDOW, SHAPE_SOFTCAP,
@@ -1476,6 +1510,11 @@ int main(int argc, char **argv) {
     n_isas = model_isas(isas, MAX_ISAS);
 #if TEST_POSIX
     pool_start(&pool);
+#endif
+#ifdef TFI_YIELD
+    test_waiting();
+#else
+    SKIP("threads that wait: no OpenMP here");
 #endif
     test_last_logits();
     test_logprobs();

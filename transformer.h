@@ -5994,7 +5994,7 @@ typedef struct {
 /* How a tile sees the integers of the weights: as they are; all made positive by a bias, which times
  * the sum of the token's is subtracted at the start; positive with an offset of its own scale. */
 enum { TFI_SIGNED, TFI_BIASED, TFI_OFFSET };
-#define D_SIGNED(f) ((f)->bias == 128 && D_BIAS == 0)
+#define TFI_HAS_SIGNED_CODES(f) ((f)->bias == 128 && D_BIAS == 0)
 /* T of the panel's tokens.  short_sums > 0: so many products of pairs fit in 16 bits together. */
 #define TFI_DEFINE_BLOCK_TILE(T, LIST, ROWS, ROW_MACS, DONE)                                       \
     static TFI_TARGET TFI_INLINE void TFI_K(block_tile##T)(                                        \
@@ -6038,7 +6038,7 @@ enum { TFI_SIGNED, TFI_BIASED, TFI_OFFSET };
     static TFI_TARGET TFI_NOINLINE void TFI_K(block_tiles##T)(const tfi_block_part *p,             \
                                                               const tfi_format *f) {               \
         const int most = tfi_most_code(f->dtype);                                                  \
-        if (D_SIGNED(f)) TFI_K(block_tile##T)(p, TFI_SIGNED, 1, 0);                                \
+        if (TFI_HAS_SIGNED_CODES(f)) TFI_K(block_tile##T)(p, TFI_SIGNED, 1, 0);                    \
         else if (!D_SHORT_SUMS && f->groups == 1) TFI_BLOCK_KINDS(T, 1, 0)                         \
         else if (!D_SHORT_SUMS) TFI_BLOCK_KINDS(T, 2, 0)                                           \
         else if (f->groups == 1 && most < 16) TFI_BLOCK_KINDS(T, 1, 8)                             \
@@ -6274,7 +6274,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(unpack_half)(const tfi_format *f, const 
 static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const unsigned char *src,
                                                     const int first, const unsigned char *x,
                                                     const int i, const int h, TFI_I sum) {
-    const int is_signed = D_SIGNED(f), up = is_signed ? 0 : f->bias;
+    const int is_signed = TFI_HAS_SIGNED_CODES(f), up = is_signed ? 0 : f->bias;
     TFI_I q = TFI_K(fetch)(f, src, first, i, h, up);
     return D_DOT(is_signed, sum, q, D_LOAD(x + (4 * h + i) * TFI_VECTOR));
 }
@@ -6284,7 +6284,7 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, TFI_I t
                                                     const unsigned char *x, const int g,
                                                     const TFI_V *scales, TFI_V sum) {
     const int two = f->groups == 2, shift = tfi_bias_shift(f->bias);
-    if (f->bias && !D_SIGNED(f))
+    if (f->bias && !TFI_HAS_SIGNED_CODES(f))
         total = D_ADD32(total, D_RIGHT32(D_LOAD(x + (two ? 11 + g : 9) * TFI_VECTOR), shift));
     sum = V_FMA(V_MUL(V_FROM_INT(total), scales[g]), TFI_BLOCK_FLOATS(x, 8), sum);
     if (f->bias) return sum;

@@ -839,7 +839,7 @@ enum {
     TFI_BLOCK_BYTES = 3 << 17, /* weights that stay in second-level cache while all tokens pass */
     TFI_AHEAD_BYTES = 1 << 11, /* how far before its use a weight from memory is asked for */
     TFI_CUT_BYTES = 4096, /* of each token that stay in first-level cache while the rows pass */
-    TFI_CUT_ROWS = 48     /* rows of weights that meet all tokens before the next cut */
+    TFI_CUT_ROWS = 96     /* rows of weights that meet all tokens before the next cut */
 };
 
 static int tfi_min(int a, int b) { return a < b ? a : b; }
@@ -4514,14 +4514,16 @@ static TFI_TARGET TFI_INLINE float tfi_sum16(__m512 v) {
     v = _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0x4E));
     return _mm_cvtss_f32(tfi_fold16(_mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0xB1))));
 }
-/* tfi_sums4 of each quarter */
+/* tfi_sums4 of each quarter: halves of two vectors side by side, with one shuffle and one blend, since
+ * the second is for any of two ports */
+static TFI_TARGET TFI_INLINE __m512 tfi_pairs16(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_mask_blend_ps((__mmask16)0xcccc, a, b),
+                         _mm512_maskz_shuffle_ps(TFI_ALL16, a, b, 0x4E));
+}
 static TFI_TARGET TFI_INLINE __m512 tfi_sums16(__m512 a, __m512 b, __m512 c, __m512 d) {
-    __m512 ab = _mm512_add_ps(_mm512_maskz_unpacklo_ps(TFI_ALL16, a, b),
-                              _mm512_maskz_unpackhi_ps(TFI_ALL16, a, b));
-    __m512 cd = _mm512_add_ps(_mm512_maskz_unpacklo_ps(TFI_ALL16, c, d),
-                              _mm512_maskz_unpackhi_ps(TFI_ALL16, c, d));
-    return _mm512_add_ps(_mm512_maskz_shuffle_ps(TFI_ALL16, ab, cd, 0x44),
-                         _mm512_maskz_shuffle_ps(TFI_ALL16, ab, cd, 0xEE));
+    __m512 ab = tfi_pairs16(a, b), cd = tfi_pairs16(c, d);
+    return _mm512_add_ps(_mm512_maskz_shuffle_ps(TFI_ALL16, ab, cd, 0x88),
+                         _mm512_maskz_shuffle_ps(TFI_ALL16, ab, cd, 0xDD));
 }
 static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
     __m256 half = _mm256_max_ps(_mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
@@ -5539,7 +5541,7 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
 #define TFI_R4(T, M) T(M, 0) T(M, 1) T(M, 2) T(M, 3)
 #define TFI_ZERO(r, t) TFI_V a##r##t = V_SET(0.0f);
 #define TFI_LOAD_X(r, t) x##t = TFI_X_LOAD(x + t * TFI_STEP);
-#define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - i);
+#define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - (int)i);
 #define TFI_DECLARE_X(r, t) TFI_X x##t;
 #define TFI_MAC(r, t) a##r##t = TFI_DOT(w, x##t, a##r##t);
 #define TFI_STORE_SUMS(r, t)                                                                       \
@@ -5566,15 +5568,20 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
         const TFI_X_ELEMENT *next) {                                                               \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
-        int i = 0;                                                                                 \
+        const size_t whole = (size_t)(k / TFI_STEP * TFI_STEP);                                    \
+        const size_t soon_step = TFI_STEP * sizeof(TFI_W) >> slow;                                 \
+        const unsigned char *row_part = (const unsigned char *)soon;                               \
+        const unsigned char *panel_part = (const unsigned char *)next;                             \
+        size_t i = 0;                                                                              \
         TFI_X w;                                                                                   \
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R4(LIST, TFI_ZERO)                                                                     \
-        for (; i + TFI_STEP <= k; i += TFI_STEP, x += T * TFI_STEP) {                              \
+        for (; i < whole; i += TFI_STEP, x += T * TFI_STEP) {                                      \
             LIST(TFI_LOAD_X, 0)                                                                    \
             if (T == TFI_TILE) {                                                                   \
-                TFI_PREFETCH(soon + (i >> slow), 2);                                               \
-                TFI_PREFETCH(next + i / TFI_ASK, 2);                                               \
+                TFI_PREFETCH(row_part, 2);                                                         \
+                TFI_PREFETCH(panel_part, 2);                                                       \
+                row_part += soon_step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;   \
             }                                                                                      \
             TFI_LOAD_W(T, 0)                                                                       \
             LIST(TFI_MAC, 0)                                                                       \
@@ -5585,15 +5592,15 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
             TFI_LOAD_W(T, 3)                                                                       \
             LIST(TFI_MAC, 3)                                                                       \
         }                                                                                          \
-        if (i < k) {                                                                               \
+        if (i < (size_t)k) {                                                                       \
             LIST(TFI_LOAD_X_N, 0)                                                                  \
-            w = TFI_W_LOAD_N(w0 + i, k - i);                                                       \
+            w = TFI_W_LOAD_N(w0 + i, k - (int)i);                                                  \
             LIST(TFI_MAC, 0)                                                                       \
-            w = TFI_W_LOAD_N(w1 + i, k - i);                                                       \
+            w = TFI_W_LOAD_N(w1 + i, k - (int)i);                                                  \
             LIST(TFI_MAC, 1)                                                                       \
-            w = TFI_W_LOAD_N(w2 + i, k - i);                                                       \
+            w = TFI_W_LOAD_N(w2 + i, k - (int)i);                                                  \
             LIST(TFI_MAC, 2)                                                                       \
-            w = TFI_W_LOAD_N(w3 + i, k - i);                                                       \
+            w = TFI_W_LOAD_N(w3 + i, k - (int)i);                                                  \
             LIST(TFI_MAC, 3)                                                                       \
         }                                                                                          \
         LIST(TFI_STORE_SUMS, 0)                                                                    \

@@ -1789,11 +1789,11 @@ typedef struct tfi_kernels {
     int has_bf16_dot;
     /* panel = n <= tile rows of k floats, interleaved; k is padded with zeros */
     void (*pack[TFI_N_ACTS])(void *panel, const float *const *rows, int n, int k);
-    /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels */
+    /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels; scratch:
+     * tfi_product_scratch(k) bytes for F16 and BF16 */
     void (*matmul[TFI_N_WEIGHTS])(const void *w, size_t w_stride, int rows, const void *panels,
-                                  int n, int k, float *out, size_t out_stride);
-    /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8; scratch is
-     * tfi_block_scratch(k) bytes */
+                                  int n, int k, float *out, size_t out_stride, void *scratch);
+    /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8 */
     void (*blocks)(const tfi_format *format, const unsigned char *w, size_t w_bytes, int rows,
                    const void *panels, int n, int k, float *out, size_t out_stride, void *scratch);
     void (*norm)(float *out, const float *x, const float *weight, const float *bias, int n,
@@ -1832,7 +1832,7 @@ struct transformer_model {
     transformer_tensor *tensors; /* [max(1, n_layers)][TRANSFORMER_N_ROLES] */
     unsigned char *bound;        /* the same shape */
     int used_acts;               /* bit 1 << TFI_ACT_* */
-    int used_blocks;             /* 1 = some matrix is quantised */
+    int used_scratch;            /* 1 = some matrix is decoded or widened */
     tfi_rope_table rope[2];
     transformer_config config;
 };
@@ -2116,7 +2116,7 @@ TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transfo
         if (tfi_roles[w.role].kind == TFI_MATRIX) {
             int kind = tfi_weight_kind(m, tfi_tensor(m, w.role, w.layer)->dtype);
             m->used_acts |= 1 << tfi_act_of(kind);
-            m->used_blocks |= kind == TFI_W_DECODED || kind == TFI_W_BLOCKS;
+            m->used_scratch |= kind != TFI_W_F32 && kind != TFI_W_BF16_DOT;
         }
     }
     m->fingerprint = tfi_fingerprint(m);
@@ -2375,7 +2375,7 @@ typedef struct tfi_private {
     float *bias;             /* [TFI_KEY_BLOCK] */
     float *queries;          /* [TFI_QUERY_ROWS, head_dim] */
     float *head;             /* [batch, TFI_HEAD_BLOCK] */
-    void *unpacked;          /* rows of a quantised matrix, see tfi_block_scratch */
+    void *unpacked;          /* rows of a quantised matrix, see tfi_product_scratch */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2418,9 +2418,9 @@ static int tfi_widest_input(const transformer_config *c) {
     return tfi_max(tfi_max(wide, c->dim), tfi_embedding_dim(c));
 }
 
-/* Memory for a quantised matrix of so many columns: TFI_BLOCK_BYTES, or 4 rows as float32 if that is
- * more, the sums that wait for a cut along k, and a token. */
-static size_t tfi_block_scratch(int cols) {
+/* Memory for the product of a matrix of so many columns, quantised or widened: TFI_BLOCK_BYTES, or 4
+ * rows as float32 if that is more, the sums that wait for a cut along k, and a token. */
+static size_t tfi_product_scratch(int cols) {
     size_t rows = tfi_times(4 * sizeof(float), (size_t)tfi_round_up(cols, TFI_UNIT_COLS));
     size_t sums = (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
     size_t token = tfi_act_bytes(TFI_ACT_INT8, cols);
@@ -2440,7 +2440,7 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
     p.bias = (float *)tfi_take(arena, TFI_KEY_BLOCK, sizeof(float));
     p.queries = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_head_dim(c)), sizeof(float));
     p.head = (float *)tfi_take(arena, (size_t)batch * TFI_HEAD_BLOCK, sizeof(float));
-    p.unpacked = tfi_take(arena, m->used_blocks ? tfi_block_scratch(widest) : 0, 1);
+    p.unpacked = tfi_take(arena, m->used_scratch ? tfi_product_scratch(widest) : 0, 1);
     return p;
 }
 
@@ -2597,7 +2597,7 @@ static void tfi_product_decoded(const tfi_run *r, const transformer_tensor *w, c
             tfi_decode(decoded + (size_t)i * (size_t)w->cols, w,
                        (size_t)(first + i) * (size_t)w->cols, w->cols);
         r->k->matmul[TFI_W_F32](decoded, (size_t)w->cols, rows, panels, n, w->cols,
-                                out + (first - begin), (size_t)out_stride);
+                                out + (first - begin), (size_t)out_stride, NULL);
     }
 }
 
@@ -2641,7 +2641,7 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
         return;
     }
     r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
-                       (size_t)out_stride);
+                       (size_t)out_stride, tfi_private_of(r, part).unpacked);
 }
 
 /* out[:, begin .. end-1] = x W^T + bias, clamped. */
@@ -5091,7 +5091,7 @@ static void tfi_matmul_decoded(const tfi_kernels *k, float *out, const float *x,
             for (int t = 0; t < n; t++) {
                 float *y = out + (size_t)t * (size_t)rows + r;
                 k->matmul[TFI_W_F32](weights, 0, 1, x + (size_t)t * (size_t)cols + i, 1, count,
-                                     &sum, 0);
+                                     &sum, 0, NULL);
                 *y = i ? *y + sum : sum;
             }
         }
@@ -5110,7 +5110,7 @@ TFI_DEF transformer_status transformer_matmul(float *out, const float *x,
         const float *row = x + (size_t)t * (size_t)w->cols;
         float *y = out + (size_t)t * (size_t)w->rows;
         if (kind >= 0) /* a panel of one is the row */
-            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y, 0);
+            k->matmul[kind](w->data, (size_t)w->cols, w->rows, row, 1, w->cols, y, 0, NULL);
         for (int r = 0; bias && r < w->rows; r++) y[r] += bias[r];
     }
     return TRANSFORMER_OK;
@@ -5184,7 +5184,7 @@ static void tfi_attend_plain(const tfi_kernels *k, const transformer_attention_a
             int seen = tfi_attention_sees(a, i, j);
             if (pass && a->weights) a->weights[row + (size_t)j] = 0;
             if (!seen && (pass || !a->scores)) continue;
-            k->matmul[TFI_W_F32](keys + (size_t)j * k_row, 0, 1, q, 1, a->key_dim, &score, 0);
+            k->matmul[TFI_W_F32](keys + (size_t)j * k_row, 0, 1, q, 1, a->key_dim, &score, 0, NULL);
             score *= scale;
             if (a->softcap > 0) k->cap(&score, 1, a->softcap);
             if (!pass && a->scores) a->scores[row + (size_t)j] = score;
@@ -5509,19 +5509,22 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
  */
 #ifndef TFI_LISTS
 #define TFI_LISTS
-/* n rows that the last tiles of a block ask for, each 1 / 2^slow of one: slowly if there are many
- * tiles, or they would take all of the memory's bandwidth for a while and wait the rest of the time. */
+/* Rows of weights that the last tiles of a block ask for, each 1 / 2^slow of one: slowly if there are
+ * many tiles, or they would take all of the memory's bandwidth for a while and wait the rest of the
+ * time. */
 typedef struct tfi_soon {
     const unsigned char *rows;
-    size_t stride, width; /* bytes */
-    int n, slow, first;   /* first: the tile that begins */
+    size_t stride, width, step; /* bytes; step: of a tile's step */
+    int n, slow, first;         /* first: the tile that begins */
 } tfi_soon;
 
-static TFI_UNUSED tfi_soon tfi_plan_soon(const void *rows, size_t stride, size_t width, int n,
-                                         int tiles) {
+/* `width` weights of n rows `stride` apart, of `size` bytes each; `step` weights in a tile's step. */
+static TFI_UNUSED tfi_soon tfi_plan_soon(const void *rows, size_t size, size_t stride, int width,
+                                         int n, int step, int tiles) {
     tfi_soon s;
-    s.rows = (const unsigned char *)rows, s.stride = stride, s.width = width, s.n = n;
+    s.rows = (const unsigned char *)rows, s.stride = stride * size, s.n = n;
     s.slow = tiles >= 4 * n ? 2 : tiles >= 2 * n ? 1 : 0;
+    s.width = (size_t)width * size, s.step = (size_t)step * size >> s.slow;
     s.first = tfi_max(0, tiles - (n << s.slow));
     return s;
 }
@@ -5531,6 +5534,17 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
     if (part < 0 || part >= s->n << s->slow) return none;
     return s->rows + (size_t)(part >> s->slow) * s->stride + (size_t)of * (s->width >> s->slow);
 }
+
+/* A part of a product: some rows times all tokens, over columns from .. stop - 1.  Row r of group g
+ * lies g * step + r * apart rows after the first, and so do results. */
+typedef struct tfi_part {
+    const void *panels; /* of all columns, `unit` for each token */
+    float *out, *scratch;
+    size_t out_stride;
+    int n, unit, groups, step, apart, from, stop;
+    int ask; /* 1 = the next panel comes from afar and is asked for */
+    tfi_soon soon;
+} tfi_part;
 #define TFI_T1(M, r) M(r, 0)
 #define TFI_T2(M, r) TFI_T1(M, r) M(r, 1)
 #define TFI_T3(M, r) TFI_T2(M, r) M(r, 2)
@@ -5555,21 +5569,20 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  Rows lie w_stride
  * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
  * are in out.  A full tile asks for what will be needed from second-level cache, a little at every
- * step since a burst would keep loads waiting: a part of a row (1 / 2^slow) that comes `soon` and one
- * of the `next` panel.  With few tokens the rows come from memory, and are asked for some steps
+ * step since a burst would keep loads waiting: a part of a row that comes `soon` and one of the
+ * `next` panel.  With few tokens the rows come from memory, and are asked for some steps
  * ahead. */
 #define TFI_LOAD_W(T, r)                                                                           \
     if (T < TFI_TILE) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);        \
     w = TFI_W_LOAD(w##r + i);
-#define TFI_DEFINE_TILE(name, T, LIST)                                                             \
-    static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
+#define TFI_DEFINE_TILE(type, T, LIST)                                                             \
+    static TFI_TARGET TFI_TILE_INLINE void TFI_K(tile##T##_##type)(                                \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
-        size_t out_stride, int apart, int more, const TFI_W *soon, int slow,                       \
+        size_t out_stride, int apart, int more, const void *soon, size_t soon_step,                \
         const TFI_X_ELEMENT *next) {                                                               \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
         const size_t whole = (size_t)(k / TFI_STEP * TFI_STEP);                                    \
-        const size_t soon_step = TFI_STEP * sizeof(TFI_W) >> slow;                                 \
         const unsigned char *row_part = (const unsigned char *)soon;                               \
         const unsigned char *panel_part = (const unsigned char *)next;                             \
         size_t i = 0;                                                                              \
@@ -5638,92 +5651,110 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
             }                                                                                      \
         }                                                                                          \
     }
+#define TFI_TILE_CASE(type, T, LIST)                                                               \
+    case T:                                                                                        \
+        for (int g = 0; g < p->groups; g++, tile++)                                                \
+            for (int i = p->from; i == p->from || i < p->stop; i += TFI_CUT) {                     \
+                const TFI_W *row = w + (size_t)(g * p->step) * w_stride + (i - p->from);           \
+                TFI_K(tile##T##_##type)                                                            \
+                (row, (size_t)p->apart * w_stride, x + (size_t)i * T,                              \
+                 tfi_min(TFI_CUT, p->stop - i), out + g * p->step, p->out_stride, p->apart, i > 0, \
+                 tfi_soon_part(&p->soon, tile, row), p->soon.step,                                 \
+                 next && g < TFI_ASK * TFI_TILE ? next + g * (wide / TFI_ASK) : x);                \
+            }                                                                                      \
+        break;
+#define TFI_DEFINE_PART(type, SIZES)                                                               \
+    static TFI_TARGET void TFI_K(part_##type)(const TFI_W *w, size_t w_stride,                     \
+                                              const tfi_part *p) {                                 \
+        const int wide = tfi_min(p->stop - p->from, TFI_CUT);                                      \
+        int tile = 0;                                                                              \
+        for (int t0 = 0; t0 < p->n; t0 += TFI_TILE) {                                              \
+            const TFI_X_ELEMENT *x = (const TFI_X_ELEMENT *)p->panels, *next = NULL;               \
+            float *out = p->out + (size_t)t0 * p->out_stride;                                      \
+            x += (size_t)t0 * (size_t)p->unit;                                                     \
+            if (p->ask && p->n - t0 >= 2 * TFI_TILE)                                               \
+                next = x + (size_t)TFI_TILE * (size_t)(p->unit + p->from);                         \
+            switch (tfi_min(TFI_TILE, p->n - t0)) { SIZES(TFI_TILE_CASE, type) }                   \
+        }                                                                                          \
+    }
+#define TFI_DEFINE_EXTRA_part(type)
+/* Weights of 16 bits meet many tokens as floats, made so once for all. */
+#define TFI_DEFINE_EXTRA_wide(type)                                                                \
+    static TFI_TARGET void TFI_K(wide_##type)(const TFI_W *w, size_t w_stride,                     \
+                                              const tfi_part *p) {                                 \
+        const int cols = p->stop - p->from, stride = (cols + TFI_LANES - 1) & -TFI_LANES;          \
+        float *to = p->scratch;                                                                    \
+        if (p->n < 8 * TFI_TILE) {                                                                 \
+            TFI_K(part_##type)(w, w_stride, p);                                                    \
+            return;                                                                                \
+        }                                                                                          \
+        for (int r = 0; r < 4 * p->groups; r++, w += w_stride, to += stride) {                     \
+            int i = 0;                                                                             \
+            for (; i + TFI_LANES <= cols; i += TFI_LANES) V_STORE(to + i, TFI_W_LOAD(w + i));      \
+            if (i < cols) V_STORE(to + i, TFI_W_LOAD_N(w + i, cols - i));                          \
+        }                                                                                          \
+        TFI_K(part_f32)(p->scratch, (size_t)stride, p);                                            \
+    }
 /* All rows and tokens of a product.  Each sum is taken over TFI_CUT columns at a time, so few that a
  * panel's part of them stays in first-level cache while rows pass, and added to the older ones in
  * out.  A block of weights that fits the second-level cache meets every panel before the next is
  * read: each weight comes from memory once.  Few tokens take all columns of a row, rows in four long
  * streams through memory, which prefetchers follow best. */
-#define TFI_DEFINE_DRIVER(type, TILES)                                                             \
+#define TFI_DEFINE_DRIVER(type, part)                                                              \
     static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
                                                 const void *panels, int n, int k, float *out,      \
-                                                size_t out_stride) {                               \
+                                                size_t out_stride, void *scratch) {                \
         const TFI_W *w = (const TFI_W *)weights;                                                   \
-        const TFI_X_ELEMENT *all = (const TFI_X_ELEMENT *)panels;                                  \
-        const int groups = rows / 4, unit = (k + 31) / 32 * 32;                                    \
-        const int few = n < TFI_TILE, apart = few ? groups : 1, step = few ? 1 : 4;                \
-        const int span = few ? tfi_max(k, 1) : TFI_CUT, wide = tfi_min(k, TFI_CUT);                \
-        const int ask = !few && (int64_t)n * k > TFI_BLOCK_BYTES / 4;                              \
-        int block = TFI_BLOCK_BYTES / (int)sizeof(TFI_W) / (k + 1) / 4, end;                       \
-        if (k > TFI_CUT) block = TFI_CUT_ROWS / 4;                                                 \
-        if (few) block = tfi_max(groups, 1);                                                       \
-        for (int first = 0; first < groups; first = end) {                                         \
-            end = tfi_min(groups, first + block);                                                  \
-            for (int from = 0; from == 0 || from < k; from += span) { /* once, too, if k is 0 */   \
-                const int stop = tfi_min(k, from + span), below = stop == k;                       \
-                const int late = below ? tfi_min(groups, end + block) - end : end - first;         \
-                const TFI_W *then = w + (size_t)(4 * (below ? end : first)) * w_stride;            \
-                const tfi_soon soon =                                                              \
-                    tfi_plan_soon(then + (below ? 0 : stop), w_stride * sizeof(TFI_W),             \
-                                  (size_t)wide * sizeof(TFI_W), few ? 0 : 4 * late,                \
-                                  n / TFI_TILE * (end - first));                                   \
-                int tile = 0;                                                                      \
-                for (int t0 = 0; t0 < n; t0 += TFI_TILE) {                                         \
-                    const TFI_X_ELEMENT *x = all + (size_t)t0 * (size_t)unit, *next = NULL;        \
-                    float *to = out + (size_t)t0 * out_stride;                                     \
-                    if (ask && n - t0 >= 2 * TFI_TILE)                                             \
-                        next = x + (size_t)TFI_TILE * (size_t)(unit + from);                       \
-                    switch (tfi_min(TFI_TILE, n - t0)) { TILES(type) }                             \
-                }                                                                                  \
+        const int groups = rows / 4, block = TFI_CUT_ROWS / 4;                                     \
+        tfi_part p;                                                                                \
+        memset(&p, 0, sizeof p);                                                                   \
+        p.panels = panels, p.out = out, p.scratch = (float *)scratch, p.out_stride = out_stride;   \
+        p.n = n, p.unit = (k + 31) / 32 * 32, p.ask = (int64_t)n * k > TFI_BLOCK_BYTES / 4;        \
+        p.groups = p.apart = groups, p.step = 1, p.stop = k;                                       \
+        if (n < TFI_TILE) TFI_K(part_##type)(w, w_stride, &p);                                     \
+        p.apart = 1, p.step = 4;                                                                   \
+        for (int first = 0; n >= TFI_TILE && first < groups; first += block) {                     \
+            const int end = tfi_min(groups, first + block);                                        \
+            p.groups = end - first, p.out = out + 4 * first;                                       \
+            for (p.from = 0; p.from == 0 || p.from < k; p.from = p.stop + (k == 0)) {              \
+                const int below = k <= p.from + TFI_CUT;                                           \
+                const TFI_W *row = w + (size_t)(4 * first) * w_stride;                             \
+                p.stop = tfi_min(k, p.from + TFI_CUT);                                             \
+                p.soon =                                                                           \
+                    tfi_plan_soon(below ? w + (size_t)(4 * end) * w_stride : row + p.stop,         \
+                                  sizeof(TFI_W), w_stride, tfi_min(k, TFI_CUT),                    \
+                                  4 * (below ? tfi_min(groups, end + block) - end : p.groups),     \
+                                  TFI_STEP, n / TFI_TILE * p.groups);                              \
+                TFI_K(part##_##type)(row + p.from, w_stride, &p);                                  \
             }                                                                                      \
         }                                                                                          \
-        TFI_K(singles_##type)(w, w_stride, 4 * groups, rows, all, n, k, out, out_stride);          \
+        TFI_K(singles_##type)                                                                      \
+        (w, w_stride, 4 * groups, rows, (const TFI_X_ELEMENT *)panels, n, k, out, out_stride);     \
     }
 /* The same without tiles. */
-#define TFI_DEFINE_PLAIN_DRIVER(type)                                                              \
+#define TFI_MATMUL1(type, part)                                                                    \
+    TFI_DEFINE_SINGLES(type)                                                                       \
     static void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,               \
                                      const void *panels, int n, int k, float *out,                 \
-                                     size_t out_stride) {                                          \
+                                     size_t out_stride, void *scratch) {                           \
+        (void)scratch;                                                                             \
         TFI_K(singles_##type)                                                                      \
         ((const TFI_W *)weights, w_stride, 0, rows, (const TFI_X_ELEMENT *)panels, n, k, out,      \
          out_stride);                                                                              \
     }
-#define TFI_TILE_CASE(type, T)                                                                     \
-    case T:                                                                                        \
-        for (int g = first; g < end; g++) {                                                        \
-            for (int i = from; i == from || i < stop; i += TFI_CUT) {                              \
-                const TFI_W *row = w + (size_t)(g * step) * w_stride + i;                          \
-                TFI_K(tile##T##_##type)                                                            \
-                (row, (size_t)apart * w_stride, x + (size_t)i * T, tfi_min(TFI_CUT, stop - i),     \
-                 to + g * step, out_stride, apart, i > 0,                                          \
-                 (const TFI_W *)tfi_soon_part(&soon, tile, row), soon.slow,                        \
-                 next && g - first < TFI_ASK * TFI_TILE ? next + (g - first) * (wide / TFI_ASK)    \
-                                                        : x);                                      \
-            }                                                                                      \
-            tile++;                                                                                \
-        }                                                                                          \
-        break;
-#define TFI_TILES3(type) TFI_TILE_CASE(type, 1) TFI_TILE_CASE(type, 2) TFI_TILE_CASE(type, 3)
-#define TFI_TILES6(type)                                                                           \
-    TFI_TILES3(type) TFI_TILE_CASE(type, 4) TFI_TILE_CASE(type, 5) TFI_TILE_CASE(type, 6)
-#define TFI_MATMUL1(type) TFI_DEFINE_SINGLES(type) TFI_DEFINE_PLAIN_DRIVER(type)
-#define TFI_MATMUL3(type)                                                                          \
+#define TFI_SIZES3(M, type) M(type, 1, TFI_T1) M(type, 2, TFI_T2) M(type, 3, TFI_T3)
+#define TFI_SIZES6(M, type)                                                                        \
+    TFI_SIZES3(M, type) M(type, 4, TFI_T4) M(type, 5, TFI_T5) M(type, 6, TFI_T6)
+#define TFI_MATMUL3(type, part) TFI_DEFINE_TILES(type, part, TFI_SIZES3)
+#define TFI_MATMUL6(type, part) TFI_DEFINE_TILES(type, part, TFI_SIZES6)
+#define TFI_DEFINE_TILES(type, part, SIZES)                                                        \
     TFI_DEFINE_SINGLES(type)                                                                       \
-    TFI_DEFINE_TILE(tile1_##type, 1, TFI_T1)                                                       \
-    TFI_DEFINE_TILE(tile2_##type, 2, TFI_T2)                                                       \
-    TFI_DEFINE_TILE(tile3_##type, 3, TFI_T3)                                                       \
-    TFI_DEFINE_DRIVER(type, TFI_TILES3)
-#define TFI_MATMUL6(type)                                                                          \
-    TFI_DEFINE_SINGLES(type)                                                                       \
-    TFI_DEFINE_TILE(tile1_##type, 1, TFI_T1)                                                       \
-    TFI_DEFINE_TILE(tile2_##type, 2, TFI_T2)                                                       \
-    TFI_DEFINE_TILE(tile3_##type, 3, TFI_T3)                                                       \
-    TFI_DEFINE_TILE(tile4_##type, 4, TFI_T4)                                                       \
-    TFI_DEFINE_TILE(tile5_##type, 5, TFI_T5)                                                       \
-    TFI_DEFINE_TILE(tile6_##type, 6, TFI_T6)                                                       \
-    TFI_DEFINE_DRIVER(type, TFI_TILES6)
-#define TFI_MATMUL_JOIN(tile, type) TFI_MATMUL##tile(type)
-#define TFI_MATMUL_OF(tile, type) TFI_MATMUL_JOIN(tile, type) /* `tile` replaced by its number */
-#define TFI_DEFINE_MATMUL(type) TFI_MATMUL_OF(TFI_TILE, type)
+    SIZES(TFI_DEFINE_TILE, type)                                                                   \
+    TFI_DEFINE_PART(type, SIZES) TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part)
+#define TFI_MATMUL_JOIN(tile, type, part) TFI_MATMUL##tile(type, part)
+#define TFI_MATMUL_OF(tile, type, part) TFI_MATMUL_JOIN(tile, type, part) /* tile: its number */
+/* part: `part` as the weights are, `wide` widened if there are many tokens. */
+#define TFI_DEFINE_MATMUL(type, part) TFI_MATMUL_OF(TFI_TILE, type, part)
 #endif
 
 #define TFI_X TFI_V
@@ -5736,7 +5767,7 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
 #define TFI_W float
 #define TFI_W_LOAD(p) V_LOAD(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_N(p, n)
-TFI_DEFINE_MATMUL(f32)
+TFI_DEFINE_MATMUL(f32, part)
 #undef TFI_W
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
@@ -5744,13 +5775,13 @@ TFI_DEFINE_MATMUL(f32)
 #define TFI_W uint16_t
 #define TFI_W_LOAD(p) V_FROM_F16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_F16_N(p, n)
-TFI_DEFINE_MATMUL(f16)
+TFI_DEFINE_MATMUL(f16, wide)
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 
 #define TFI_W_LOAD(p) V_FROM_BF16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_BF16_N(p, n)
-TFI_DEFINE_MATMUL(bf16)
+TFI_DEFINE_MATMUL(bf16, wide)
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 #undef TFI_X
@@ -5880,7 +5911,7 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_W uint16_t
 #define TFI_W_LOAD(p) V_LOAD_BF16_PAIRS(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
-TFI_DEFINE_MATMUL(bf16_dot)
+TFI_DEFINE_MATMUL(bf16_dot, part)
 #undef TFI_W
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N

@@ -153,6 +153,8 @@ static uint16_t w_halves[LONG * (MOST + 3)];
 static float alone[TOKENS][LONG], alone_scalar[TOKENS][LONG];
 static double product[TOKENS][LONG], magnitude[TOKENS][LONG];
 
+static float wide_scratch[TFI_CUT_ROWS * TFI_CUT_BYTES / sizeof(float)];
+
 static int act_of_kind(int kind) { return kind == TFI_W_BF16_DOT ? TFI_ACT_BF16 : TFI_ACT_F32; }
 static const char *kind_name(int kind) {
     static const char *const names[] = {"f32", "f16", "bf16", "bf16_dot"};
@@ -203,7 +205,7 @@ static void compute_alone(const tfi_kernels *k, int kind, int rows, int size,
         void *panel = make_panels(k, act_of_kind(kind), x, 1, size, AT_START);
         for (int r = 0; r < rows; r++)
             k->matmul[kind](weight_at(kind, (size_t)(r * (size + 3))), 0, 1, panel, 1, size,
-                            &to[t][r], 0);
+                            &to[t][r], 0, NULL);
     }
 }
 
@@ -236,7 +238,7 @@ static void check_shape(const tfi_kernels *k, int kind, int rows, int n, int siz
     for (int i = 0; i < out_length; i++) out[i] = 12345;
     snprintf(now_running, sizeof now_running, "%s matmul_%s rows %d tokens %d k %d place %d",
              k->name, kind_name(kind), rows, n, size, place);
-    k->matmul[kind](w, stride, rows, panels, n, size, out, (size_t)out_stride);
+    k->matmul[kind](w, stride, rows, panels, n, size, out, (size_t)out_stride, wide_scratch);
     for (int t = 0; t < n; t++) {
         if (rows) good &= memcmp(out + t * out_stride, alone[t], (size_t)rows * sizeof(float)) == 0;
         for (int i = rows; t + 1 < n && i < out_stride; i++)
@@ -282,46 +284,62 @@ static void test_matmul(const tfi_kernels *k, int kind) {
           k->name, kind_name(kind), worst);
 }
 
-/* Many columns are summed cut by cut: the bits of cuts computed alone and added, in tiles and out of
- * them.  Rows of weights overlap, to be many and yet small. */
-static void test_cuts(const tfi_kernels *k, int kind) {
-    enum { STRIDE = 37, CUT_ROWS_MOST = 2 * TFI_CUT_ROWS + 3, N_CUT_SIZES = 7, WIDEST = 4133 };
-    static const int cut_sizes[N_CUT_SIZES] = {1024, 1025, 2047, 2048, 2049, 4099, WIDEST};
-    static const int row_counts[] = {0, 3, 4, 95, 96, 97, CUT_ROWS_MOST};
-    static float x[TOKENS * WIDEST], want[CUT_ROWS_MOST], out[TOKENS * CUT_ROWS_MOST];
+enum {
+    STRIDE = 37,
+    CUT_ROWS_MOST = 2 * TFI_CUT_ROWS + 3,
+    WIDEST = 4133,
+    MANY = 8 * TFI_MAX_TILE + 1
+};
+
+/* One token among n, from cuts computed alone and added; of the others, that they were written. */
+static int check_cut(const tfi_kernels *k, int kind, const float *x, int rows, int n, int t,
+                     int size) {
+    static float want[CUT_ROWS_MOST], out[MANY * CUT_ROWS_MOST];
     const int act = act_of_kind(kind), cut = TFI_CUT_BYTES / (act == TFI_ACT_BF16 ? 2 : 4);
+    snprintf(now_running, sizeof now_running, "%s matmul_%s cut: rows %d tokens %d k %d", k->name,
+             kind_name(kind), rows, n, size);
+    for (int from = 0; from < size; from += cut) {
+        int width = size - from < cut ? size - from : cut;
+        void *part = make_panels(k, act, x + t * size + from, 1, width, AT_END);
+        for (int r = 0; r < rows; r++) {
+            float sum;
+            k->matmul[kind](weight_at(kind, (size_t)(r * STRIDE + from)), 0, 1, part, 1, width,
+                            &sum, 0, NULL);
+            want[r] = from ? want[r] + sum : sum;
+        }
+    }
+    void *panels = make_panels(k, act, x, n, size, AT_END);
+    for (int j = 0; j < n * rows; j++) out[j] = (float)NAN;
+    k->matmul[kind](weight_at(kind, 0), STRIDE, rows, panels, n, size, out, (size_t)rows,
+                    wide_scratch);
+    for (int j = 0; j < n * rows; j++)
+        if (is_nan(out[j])) return 0;
+    return memcmp(out + t * rows, want, (size_t)rows * sizeof(float)) == 0;
+}
+
+/* Many columns are summed cut by cut, in tiles and out of them; many tokens meet weights of 16 bits
+ * that have been widened.  Rows of weights overlap, to be many and yet small. */
+static void test_cuts(const tfi_kernels *k, int kind) {
+    static const int cut_sizes[] = {1024, 1025, 2047, 2048, 2049, 4099, WIDEST};
+    static const int many_sizes[] = {STRIDE, 1025, 2048}, many_rows[] = {3, TFI_CUT_ROWS + 5};
+    static const int row_counts[] = {
+        0, 3, 4, TFI_CUT_ROWS - 1, TFI_CUT_ROWS, TFI_CUT_ROWS + 1, CUT_ROWS_MOST};
+    static float x[TOKENS * WIDEST > MANY * 2048 ? TOKENS * WIDEST : MANY * 2048];
     int good = 1;
     make_weights(kind, 1, WIDEST + STRIDE * CUT_ROWS_MOST);
-    for (int s = 0; s < N_CUT_SIZES; s++) {
-        int size = cut_sizes[s];
-        fill(x, TOKENS * size, 97, 1);
+    fill(x, (int)(sizeof x / sizeof x[0]), 97, 1);
+    for (size_t s = 0; s < sizeof cut_sizes / sizeof cut_sizes[0]; s++)
         for (int n = 1; n <= TOKENS; n++)
-            for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
-                int rows = row_counts[i], t = (int)i % n;
-                snprintf(now_running, sizeof now_running,
-                         "%s matmul_%s cut: rows %d tokens %d k %d", k->name, kind_name(kind), rows,
-                         n, size);
-                for (int from = 0; from < size; from += cut) {
-                    int width = size - from < cut ? size - from : cut;
-                    void *part = make_panels(k, act, x + t * size + from, 1, width, AT_END);
-                    for (int r = 0; r < rows; r++) {
-                        float sum;
-                        k->matmul[kind](weight_at(kind, (size_t)(r * STRIDE + from)), 0, 1, part, 1,
-                                        width, &sum, 0);
-                        want[r] = from ? want[r] + sum : sum;
-                    }
-                }
-                void *panels = make_panels(k, act, x, n, size, AT_END);
-                for (int j = 0; j < n * rows; j++) out[j] = (float)NAN;
-                k->matmul[kind](weight_at(kind, 0), STRIDE, rows, panels, n, size, out,
-                                (size_t)rows);
-                good &= memcmp(out + t * rows, want, (size_t)rows * sizeof(float)) == 0;
-                for (int j = 0; j < n * rows; j++) good &= !is_nan(out[j]);
-            }
-    }
+            for (int i = 0; i < (int)(sizeof row_counts / sizeof row_counts[0]); i++)
+                good &= check_cut(k, kind, x, row_counts[i], n, i % n, cut_sizes[s]);
     CHECK(good);
-    GROUP("%s: matmul %s: sums cut by cut, the same bits in tiles and out of them", k->name,
-          kind_name(kind));
+    for (int s = 0; s < 3; s++)
+        for (int n = 8 * k->tile - 1; n <= 8 * k->tile + 1; n++)
+            for (int t = 0; t < n; t++)
+                good &= check_cut(k, kind, x, many_rows[t % 2], n, t, many_sizes[s]);
+    CHECK(good);
+    GROUP("%s: matmul %s: sums cut by cut, the same bits in tiles and out of them, for many tokens",
+          k->name, kind_name(kind));
 }
 
 /* ---- element by element ---- */
@@ -694,9 +712,11 @@ static void check_poisoned_product(const tfi_kernels *k, int kind, int size, int
     for (int r = 0; r < R; r++)
         memcpy(w + (size_t)(r * size) * element, weight_at(kind, (size_t)(r * (size + 3))),
                (size_t)size * element);
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, clean, R);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, clean, R,
+                    wide_scratch);
     x[bad * size + at] = poison;
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R,
+                    wide_scratch);
     for (int t = 0; t < N; t++)
         for (int r = 0; r < R; r++)
             if (t == bad)
@@ -706,14 +726,16 @@ static void check_poisoned_product(const tfi_kernels *k, int kind, int size, int
     uint16_t half = kind == TFI_W_F16 ? tfi_to_f16(poison) : tfi_to_bf16(poison);
     memcpy(w + (size_t)(bad * size + at) * element,
            kind == TFI_W_F32 ? (const void *)&poison : (const void *)&half, element);
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R,
+                    wide_scratch);
     for (int t = 0; t < N; t++)
         for (int r = 0; r < R; r++)
             if (r == bad)
                 CHECK(!is_finite(out[t * R + r]) && (!is_nan(poison) || is_nan(out[t * R + r])));
             else CHECK(out[t * R + r] == clean[t * R + r]);
     memset(x, 0, sizeof x); /* infinity times zero */
-    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R);
+    k->matmul[kind](w, (size_t)size, R, make_panels(k, act, x, N, size, AT_END), N, size, out, R,
+                    wide_scratch);
     CHECK(is_nan(out[bad]) && out[bad + 1] == 0);
 }
 
@@ -867,9 +889,9 @@ static void test_half_rows(const tfi_kernels *k) {
         for (int i = 0; i < n; i++) {
             float want = tfi_from_f16(in[i]), dot = 0, wide[TFI_MAX_TILE] = {1};
             good &= is_nan(want) ? is_nan(out[i]) : memcmp(&want, &out[i], sizeof want) == 0;
-            k->matmul[TFI_W_F16](in + i, 1, 1, wide, 1, 1, &dot, 0);
+            k->matmul[TFI_W_F16](in + i, 1, 1, wide, 1, 1, &dot, 0, NULL);
             good &= is_nan(want) ? is_nan(dot) : dot == want;
-            k->matmul[TFI_W_BF16](in + i, 1, 1, wide, 1, 1, &dot, 0);
+            k->matmul[TFI_W_BF16](in + i, 1, 1, wide, 1, 1, &dot, 0, NULL);
             want = tfi_from_bf16(in[i]);
             good &= is_nan(want) ? is_nan(dot) : dot == want;
         }

@@ -120,7 +120,7 @@ static void multiply(const tfi_kernels *k, const problem *p, int first, int coun
     size_t row = transformer_row_size(p->f->dtype, p->cols);
     unsigned char *panels =
         (unsigned char *)allocate64(bytes * (size_t)(n + TFI_MAX_TILE), &free_panels);
-    void *scratch = allocate64(tfi_block_scratch(p->cols), &free_scratch);
+    void *scratch = allocate64(tfi_product_scratch(p->cols), &free_scratch);
     tfi_pack_panels(k, TFI_ACT_INT8, panels, p->x + from * p->cols, p->cols, n, p->cols, 0,
                     (n + k->tile - 1) / k->tile);
     k->blocks(p->f, p->weights + (size_t)first * row, row, count, panels, n, p->cols, out,

@@ -119,14 +119,17 @@ all_flags() {
 
 # ---- the groups ----
 
-# Every file that carries an implementation, compiled as C and as C++ at every level.
+# The implementation, compiled as C at every level, as C++ at some: their middle and back ends are the same.
 group_warnings() {
     missing_compilers
     echo "$compilers" | while read -r name cc cxx; do
-        for level in "-O0" "-O1 $frame" "-O2 $frame" "-O3 $frame" "-O3 -ffast-math $frame" \
+        for level in -O0 "-O1 $frame" "-O2 $frame" "-O3 $frame" "-O3 -ffast-math $frame" \
             "-O2 -march=native $frame" "-O2 -fopenmp $frame"; do
             echo "$name $cc $warn_c $level"
-            has "$cxx" && echo "$name $cxx $warn_cxx -x c++ $level"
+        done
+        has "$cxx" || continue
+        for level in -O0 "-O2 -fopenmp $frame" "-O3 -ffast-math $frame"; do
+            echo "$name $cxx $warn_cxx -x c++ $level"
         done
     done >"$out/levels"
     while read -r name command; do

@@ -1790,7 +1790,7 @@ typedef struct tfi_kernels {
     /* panel = n <= tile rows of k floats, interleaved; k is padded with zeros */
     void (*pack[TFI_N_ACTS])(void *panel, const float *const *rows, int n, int k);
     /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels; scratch:
-     * tfi_product_scratch(k) bytes for F16 and BF16 */
+     * tfi_product_scratch(k) bytes if F16 and BF16 may be widened, else NULL */
     void (*matmul[TFI_N_WEIGHTS])(const void *w, size_t w_stride, int rows, const void *panels,
                                   int n, int k, float *out, size_t out_stride, void *scratch);
     /* the same for rows of quantised blocks, w_bytes apart, and panels of TFI_ACT_INT8 */
@@ -2629,19 +2629,17 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
         in->packed |= 1 << act;
         panels = own;
     }
-    if (kind == TFI_W_DECODED) {
-        tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
-        return;
-    }
     size_t row = transformer_row_size(w->dtype, w->cols);
     const unsigned char *first = (const unsigned char *)w->data + (size_t)begin * row;
-    if (kind == TFI_W_BLOCKS) {
+    void *scratch = tfi_private_of(r, part).unpacked;
+    if (kind == TFI_W_DECODED)
+        tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
+    else if (kind == TFI_W_BLOCKS)
         r->k->blocks(tfi_format_of(w->dtype), first, row, end - begin, panels, n, w->cols, out,
-                     (size_t)out_stride, tfi_private_of(r, part).unpacked);
-        return;
-    }
-    r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
-                       (size_t)out_stride, tfi_private_of(r, part).unpacked);
+                     (size_t)out_stride, scratch);
+    else /* halves are not widened where their conversion is free: AMD's AVX-512 */
+        r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
+                           (size_t)out_stride, r->k->has_bf16_dot ? NULL : scratch);
 }
 
 /* out[:, begin .. end-1] = x W^T + bias, clamped. */
@@ -5684,7 +5682,7 @@ typedef struct tfi_part {
                                               const tfi_part *p) {                                 \
         const int cols = p->stop - p->from, stride = (cols + TFI_LANES - 1) & -TFI_LANES;          \
         float *to = p->scratch;                                                                    \
-        if (p->n < 8 * TFI_TILE) {                                                                 \
+        if (p->n < 8 * TFI_TILE || !to) {                                                          \
             TFI_K(part_##type)(w, w_stride, p);                                                    \
             return;                                                                                \
         }                                                                                          \

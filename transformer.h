@@ -5714,7 +5714,7 @@ typedef struct tfi_part {
         for (int first = 0; n >= TFI_TILE && first < groups; first += block) {                     \
             const int end = tfi_min(groups, first + block);                                        \
             p.groups = end - first, p.out = out + 4 * first;                                       \
-            for (p.from = 0; p.from == 0 || p.from < k; p.from = p.stop + (k == 0)) {              \
+            for (p.from = 0; p.from == 0 || p.from < k; p.from = p.stop + !k) { /* once if !k */   \
                 const int below = k <= p.from + TFI_CUT;                                           \
                 const TFI_W *row = w + (size_t)(4 * first) * w_stride;                             \
                 p.stop = tfi_min(k, p.from + TFI_CUT);                                             \

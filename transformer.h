@@ -2631,7 +2631,7 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
     }
     size_t row = transformer_row_size(w->dtype, w->cols);
     const unsigned char *first = (const unsigned char *)w->data + (size_t)begin * row;
-    void *scratch = tfi_private_of(r, part).unpacked;
+    void *scratch = r->m->used_scratch ? tfi_private_of(r, part).unpacked : NULL;
     if (kind == TFI_W_DECODED)
         tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
     else if (kind == TFI_W_BLOCKS)

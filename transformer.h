@@ -2104,6 +2104,11 @@ static uint64_t tfi_fingerprint(const transformer_model *m) {
     return hash;
 }
 
+/* To decode rows, or to widen halves: not where that conversion is free, on AMD's AVX-512. */
+static int tfi_needs_scratch(const tfi_kernels *k, int weight_kind) {
+    return weight_kind >= TFI_W_DECODED || (weight_kind != TFI_W_F32 && !k->has_bf16_dot);
+}
+
 TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transformer_error *error) {
     tfi_walk w = {-1, 0};
     if (!m || m->magic != TFI_MODEL_MAGIC) return tfi_fail(error, TRANSFORMER_ARGUMENT, "no model");
@@ -2116,7 +2121,7 @@ TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transfo
         if (tfi_roles[w.role].kind == TFI_MATRIX) {
             int kind = tfi_weight_kind(m, tfi_tensor(m, w.role, w.layer)->dtype);
             m->used_acts |= 1 << tfi_act_of(kind);
-            m->used_scratch |= kind != TFI_W_F32 && kind != TFI_W_BF16_DOT;
+            m->used_scratch |= tfi_needs_scratch(m->kernels, kind);
         }
     }
     m->fingerprint = tfi_fingerprint(m);
@@ -2375,7 +2380,7 @@ typedef struct tfi_private {
     float *bias;             /* [TFI_KEY_BLOCK] */
     float *queries;          /* [TFI_QUERY_ROWS, head_dim] */
     float *head;             /* [batch, TFI_HEAD_BLOCK] */
-    void *unpacked;          /* rows of a quantised matrix, see tfi_product_scratch */
+    void *unpacked;          /* rows decoded or widened, see tfi_product_scratch */
 } tfi_private;
 
 /* ---- workspace ---- */
@@ -2609,8 +2614,7 @@ typedef struct tfi_input {
 } tfi_input;
 
 static tfi_input tfi_input_of(const float *x, int stride, int n) {
-    tfi_input in;
-    in.x = x, in.stride = stride, in.n = n, in.packed = 0;
+    tfi_input in = {x, stride, n, 0};
     return in;
 }
 
@@ -2631,15 +2635,15 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
     }
     size_t row = transformer_row_size(w->dtype, w->cols);
     const unsigned char *first = (const unsigned char *)w->data + (size_t)begin * row;
-    void *scratch = r->m->used_scratch ? tfi_private_of(r, part).unpacked : NULL;
+    void *scratch = tfi_needs_scratch(r->k, kind) ? tfi_private_of(r, part).unpacked : NULL;
     if (kind == TFI_W_DECODED)
         tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
     else if (kind == TFI_W_BLOCKS)
         r->k->blocks(tfi_format_of(w->dtype), first, row, end - begin, panels, n, w->cols, out,
                      (size_t)out_stride, scratch);
-    else /* halves are not widened where their conversion is free: AMD's AVX-512 */
+    else
         r->k->matmul[kind](first, (size_t)w->cols, end - begin, panels, n, w->cols, out,
-                           (size_t)out_stride, r->k->has_bf16_dot ? NULL : scratch);
+                           (size_t)out_stride, scratch);
 }
 
 /* out[:, begin .. end-1] = x W^T + bias, clamped. */
@@ -3664,8 +3668,7 @@ static void tfi_fire_group(const tfi_group *g) {
 /* Where a team has arrived `*arrivals` times when all may go on (>>kernels). */
 static void tfi_barrier(const tfi_run *r, int team, int *arrivals);
 
-/* Walks through the stages.  Every thread of the team runs this; `part` is its number, `arrivals` what
- * the barriers before it have counted. */
+/* Walks through the stages, as thread `part` of the team, after `arrivals` at its barriers. */
 static void tfi_walk_stages(const tfi_run *r, int part, int team, int arrivals) {
     tfi_group group;
     group.number = 0;
@@ -5568,8 +5571,7 @@ typedef struct tfi_part {
  * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
  * are in out.  A full tile asks for what will be needed from second-level cache, a little at every
  * step since a burst would keep loads waiting: a part of a row that comes `soon` and one of the
- * `next` panel.  With few tokens the rows come from memory, and are asked for some steps
- * ahead. */
+ * `next` panel.  With few tokens the rows come from memory, and are asked for some steps ahead. */
 #define TFI_LOAD_W(T, r)                                                                           \
     if (T < TFI_TILE) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);        \
     w = TFI_W_LOAD(w##r + i);

@@ -333,6 +333,7 @@ static void test_cuts(const tfi_kernels *k, int kind) {
             for (int i = 0; i < (int)(sizeof row_counts / sizeof row_counts[0]); i++)
                 good &= check_cut(k, kind, x, row_counts[i], n, i % n, cut_sizes[s]);
     CHECK(good);
+    CHECK(sizeof wide_scratch <= tfi_product_scratch(1)); /* what a model's workspace has */
     for (int s = 0; s < 3; s++)
         for (int n = 8 * k->tile - 1; n <= 8 * k->tile + 1; n++)
             for (int t = 0; t < n; t += 7)

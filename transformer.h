@@ -88,8 +88,8 @@
  *            Intel's, where it is slow, only if options.isa names it): there the activations that
  *            enter a matrix product are rounded to BF16 (relative error 2^-9 each), while products
  *            are exact and sums float32.  Quantised weights meet activations rounded to 8 bits, with
- *            a scale for each 32 (a 127th of the largest of them; the error of a product is below
- *            1e-4 of its size, squared and on average); sums of integers are exact.
+ *            a scale for each 32 (a 127th of the largest of them, to 11 bits; a product's error is
+ *            below 1e-4 of its size, squared and on average); sums of integers are exact.
  *            options.full_precision = 1 keeps float32 activations everywhere; quantised weights
  *            then give the bits of the same weights decoded to F32.  transformer_matmul and the
  *            other functions on plain arrays always keep float32 activations.
@@ -5964,6 +5964,12 @@ static TFI_FORCE_INLINE int tfi_bias_shift(int bias) {
     while (bias && bias << shift < 128) shift++;
     return shift;
 }
+/* A scale in the 11 bits of an F16, ties to even, and in all of float's range: below and above F16's,
+ * llama.cpp's scales, otherwise the same, are less exact, zero or infinite. */
+static TFI_FORCE_INLINE float tfi_short_scale(float scale) {
+    uint32_t bits = tfi_float_to_bits(scale);
+    return tfi_bits_to_float((bits + 0xfffu + (bits >> 13 & 1u)) & ~0x1fffu);
+}
 /* The largest integer of a type's weights once they are positive, or a little more; of less than 128. */
 static TFI_UNUSED int tfi_most_code(int dtype) {
     if (dtype == TRANSFORMER_Q6_K) return 63;
@@ -6193,8 +6199,10 @@ static TFI_TARGET TFI_INLINE void TFI_K(pack_unit)(const float *x, int k, unsign
     TFI_V size = V_LOAD(sizes), factor = V_DIV(V_SET(127.0f), size);
     factor = V_IF_LESS(V_SET(1e-30f), size, factor, zero);
     TFI_V scale = V_IF_LESS(zero, factor, V_DIV(size, V_SET(127.0f)), zero);
-    scale = V_ADD(scale, V_SET(V_SUM(odd)));
     V_STORE(factors, factor);
+    V_STORE(sizes, scale);
+    for (int i = 0; i < TFI_LANES; i++) sizes[i] = tfi_short_scale(sizes[i]);
+    scale = V_ADD(V_LOAD(sizes), V_SET(V_SUM(odd)));
     for (int b = 0; 32 * b < k; b++) {
         unsigned char *piece = q + b / (TFI_LANES / 4) * TFI_VECTOR + b % (TFI_LANES / 4) * 16;
         TFI_V times = V_SET(factors[TFI_K(block_lane)(b)]);
@@ -6548,7 +6556,9 @@ static void TFI_K(pack_int8)(void *panel, const float *const *rows, int n, int k
             float x = inverse > 0 ? tfi_nearest(rows[0][i + j] * inverse) : 0;
             block.q[j] = (int8_t)x, half[j / 16] += x;
         }
-        block.scale = inverse > 0 || !(size >= 0 && size <= FLT_MAX) ? size / 127 : 0;
+        block.scale = inverse > 0                    ? tfi_short_scale(size / 127)
+                      : size >= 0 && size <= FLT_MAX ? 0
+                                                     : size;
         block.sum = block.scale * (half[0] + half[1]);
         block.sums[0] = block.scale * half[0], block.sums[1] = block.scale * half[1];
         memcpy(to, &block, sizeof block);

@@ -941,6 +941,58 @@ static void test_toy(void) {
     GROUP("examples/toy_lm, with its tokenizer");
 }
 
+/* ---- what llama.cpp computes from the same files ---- */
+
+/* Of each position by itself: how many are llama.cpp's but for the last bits of float sums. */
+static int same_positions(const golden *g, const float *logits) {
+    static golden one;
+    int same = 0;
+    for (int p = 0; p < g->n_positions; p++) {
+        one.n_positions = 1, one.positions[0] = g->positions[p], one.vocab_size = g->vocab_size;
+        one.logits = g->logits + (size_t)p * (size_t)g->vocab_size;
+        same += compare(&one, logits).nmse <= 1e-11;
+    }
+    return same;
+}
+
+/* tests/llama_cpp holds llama.cpp's logits (make_llama_goldens.py).  Blocks of 32 meet the same 8-bit activations
+ * there, so the logits are the same, until the last bit of a sum turns one of those integers.  K-quants meet blocks of
+ * 256 there: ours are to be no further from float32 activations than its own. */
+static void check_llama_logits(const char *in, const char *name, const char *type, int same) {
+    static golden g;
+    transformer_error error;
+    CHECK(make(in, OUT, type));
+    model_file *file = model_file_open(OUT, NULL, &error);
+    CHECK(file != NULL);
+    if (!open_golden(&g, "tests/llama_cpp", name) || !file) return;
+    size_t n = (size_t)g.n_tokens * (size_t)g.vocab_size;
+    float *fast = (float *)calloc(n, sizeof(float)), *exact = (float *)calloc(n, sizeof(float));
+    CHECK(run_case(&g, file, 0, 1, fast, NULL) && run_case(&g, file, 1, 1, exact, NULL));
+    double apart = compare(&g, fast).nmse, theirs = compare(&g, exact).nmse;
+    int equal = same_positions(&g, fast);
+    free(g.logits);
+    g.logits = exact;
+    double ours = compare(&g, fast).nmse;
+    CHECK(apart <= 2 * (ours + theirs) && ours <= 1.5 * theirs);
+    CHECK(!same || 2 * equal >= g.n_positions);
+    GROUP(
+        "%-12s NMSE from llama.cpp %.1e, %d of %d positions the same; 8 bits cost %.1e, there %.1e",
+        name, apart, equal, g.n_positions, ours, theirs);
+    free(fast), free(exact), free(g.residual);
+    model_file_close(file);
+}
+
+static void test_llama_logits(void) {
+    static const char toy[] = "examples/toy_lm";
+    check_llama_logits(toy, "toy_q8_0", "q8_0", 1);
+    check_llama_logits(toy, "toy_q4_0", "q4_0", 1);
+    check_llama_logits(toy, "toy_q4_k_m", "q4_k_m", 1);
+    make_llama2c(MADE, 256, 300, 7);
+    check_llama_logits(MADE, "noise_q4_k_m", "q4_k_m", 0);
+    check_llama_logits(MADE, "noise_q5_k_m", "q5_k_m", 0);
+    check_llama_logits(MADE, "noise_q6_k", "q6_k", 0);
+}
+
 /* ---- what may go wrong ---- */
 
 static void test_refusals(void) {
@@ -1249,6 +1301,7 @@ int main(void) {
     test_directory();
     test_own_head();
     test_toy();
+    test_llama_logits();
     test_refusals();
     test_numbers();
     test_full_disk();

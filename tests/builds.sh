@@ -123,7 +123,7 @@ all_flags() {
 group_warnings() {
     missing_compilers
     echo "$compilers" | while read -r name cc cxx; do
-        for level in -O0 "-O1 $frame" "-O2 $frame" "-O3 $frame" "-O3 -ffast-math $frame" \
+        for level in -O0 "-O1 $frame" "-O3 $frame" "-O3 -ffast-math $frame" \
             "-O2 -march=native $frame" "-O2 -fopenmp $frame"; do
             echo "$name $cc $warn_c $level"
         done
@@ -281,9 +281,10 @@ include_run() {
 group_fast() {
     echo "$compilers" >"$out/compilers"
     while read -r name cc _; do
-        tests_run "$name -O3 -ffast-math" "$cc -O3 -ffast-math -pthread" "" tiny_gpt kernels contract:brief raschka
+        tests_run "$name -O3 -ffast-math" "$cc -O3 -ffast-math -pthread" "" \
+            tiny_gpt kernels:brief contract:brief raschka
         accepts "$cc" -march=native &&
-            tests_run "$name -O3 -march=native" "$cc -O3 -march=native -pthread" "" tiny_gpt contract:brief
+            tests_run "$name -O3 -march=native" "$cc -O3 -march=native -pthread" "" contract:brief
     done <"$out/compilers"
     finish "-ffast-math and -march=native keep the promises"
 }
@@ -298,14 +299,15 @@ group_arm64() {
         else
             skip "aarch64-linux-gnu-g++ is not installed"
         fi
-        tests_run gcc "$compile" qemu-aarch64 tiny_gpt kernels math special raschka formats contract:brief
+        tests_run gcc "$compile" qemu-aarch64 \
+            tiny_gpt kernels:brief math special:brief raschka formats:brief contract:brief
     else
         skip "aarch64-linux-gnu-gcc is not installed"
     fi
     compile="clang --target=aarch64-linux-gnu -O2 -static -pthread"
     if has clang && has aarch64-linux-gnu-gcc; then
         include_run clang "$compile $warn_c" "qemu-aarch64 -cpu cortex-a72" neon # without dot products
-        tests_run clang "$compile" qemu-aarch64 tiny_gpt kernels
+        tests_run clang "$compile" qemu-aarch64 tiny_gpt kernels:brief
     else
         skip "clang is not installed"
     fi
@@ -317,7 +319,7 @@ group_s390x() {
     has s390x-linux-gnu-gcc || { skip "s390x-linux-gnu-gcc is not installed" && return; }
     compile="s390x-linux-gnu-gcc -O2 -static -pthread"
     include_run gcc "$compile $warn_c" qemu-s390x scalar
-    tests_run gcc "$compile" qemu-s390x tiny_gpt kernels math api special formats
+    tests_run gcc "$compile" qemu-s390x tiny_gpt kernels:brief math api special:brief formats:brief
     finish "big-endian, under emulation"
 }
 
@@ -327,7 +329,8 @@ group_x86_32() {
     sse="-m32 -msse2 -mfpmath=sse" # without it x87 registers keep more bits than memory does
     include_run "-m32" "${CC:-cc} -m32 -O2 $warn_c" "" scalar
     has clang && accepts clang -m32 && include_run "clang -m32" "clang -m32 -O2 $warn_c" "" scalar
-    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" tiny_gpt kernels math contract:brief api special raschka formats
+    tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" \
+        tiny_gpt kernels:brief math contract:brief api special raschka formats
     finish "32 bits"
 }
 
@@ -362,9 +365,9 @@ group_sanitizers() {
         kernels="contract formats kernels math" calls=-DTFI_INLINE=inline
         rest=$(for name in $names; do case " $kernels " in *" $name "*) ;; *) echo "$name" ;; esac; done)
         # shellcheck disable=SC2086
-        tests_run "address" "$cc -O1 -g $calls -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,contract:brief,")
+        tests_run "address" "$cc -O1 -g $calls -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,&:brief,; s,kernels,&:brief,")
         # shellcheck disable=SC2086
-        tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels formats math
+        tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels:brief formats math
         tests_run "address, files read instead of mapped" \
             "$cc -O1 -g -DTRANSFORMER_NO_SIMD -DMODEL_FILE_NO_MMAP $flags" "" model_file
         include_run "address and undefined" "$cc -O1 -g $calls $flags" "" "$(best_isa)"

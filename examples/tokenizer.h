@@ -46,7 +46,7 @@
  *
  * What a file asks for and this cannot do exactly is refused, by name.  Not done: WordPiece, BPE
  * with dropout, prefixes or suffixes of subwords, lower-casing, look-ahead and look-behind of more
- * than one character, SentencePiece's character map inside a tokenizer.json.
+ * than one character.
  */
 #ifndef TOKENIZER_H
 #define TOKENIZER_H
@@ -376,10 +376,15 @@ static int tki_is_space(uint32_t c) {
            c == 0x205F || c == 0x3000;
 }
 
+/* The name of a character's general category, such as "Lu". */
+static const char *tki_category(uint32_t c) {
+    long i = tki_search(tku_categories, TKI_COUNT(tku_categories), 5, c);
+    return tku_category_names[tku_categories[i] & 31];
+}
+
 /* A letter, mark, digit or connector: what \w is without its rarest members. */
 static int tki_is_word(uint32_t c) {
-    long i = tki_search(tku_categories, TKI_COUNT(tku_categories), 5, c);
-    const char *name = tku_category_names[tku_categories[i] & 31];
+    const char *name = tki_category(c);
     return name[0] == 'L' || name[0] == 'M' || !strcmp(name, "Nd") || !strcmp(name, "Nl") ||
            !strcmp(name, "Pc");
 }
@@ -1426,6 +1431,8 @@ enum {
     TKI_STRIP,       /* white space: option 1 = in front, 2 = behind */
     TKI_METASPACE,   /* spaces by to; option: 0 = none in front, 1 = one always, 2 = at the start */
     TKI_FIRST_SPACE, /* a space in front of what has none */
+    TKI_NMT,         /* SentencePiece's rules for control characters and spaces */
+    TKI_MAP,         /* the map of characters as tokenizers uses it */
     TKI_SPM_SPACES   /* SentencePiece's normaliser */
 };
 
@@ -1640,9 +1647,10 @@ static int tki_is_named(const tokenizer *t, const tki_piece *piece) {
     return (piece->flags & (TKI_NAMED | TKI_NORMALIZED)) == TKI_NAMED;
 }
 
+/* In a tokenizer.json bytes are found by their names, too. */
 static int tki_is_in_unigram(const tokenizer *t, const tki_piece *piece) {
-    (void)t;
-    return piece->type == TOKENIZER_NORMAL || piece->type == TOKENIZER_USER_DEFINED;
+    return piece->type == TOKENIZER_NORMAL || piece->type == TOKENIZER_USER_DEFINED ||
+           (piece->type == TOKENIZER_BYTE && t->kind == TOKENIZER_JSON);
 }
 
 static int tki_is_user_defined(const tokenizer *t, const tki_piece *piece) {
@@ -1749,10 +1757,10 @@ static int tki_note_neighbours(tokenizer *t, tokenizer_error *error) {
 
 /* ---- changing text ---- */
 
-/* What the character map makes of the beginning of text [n]: returns its size and sets *used; NULL
- * if the map has nothing. */
-static const char *tki_map(const tki_charsmap *map, const char *text, size_t n, size_t *used,
-                           size_t *size) {
+/* What the character map makes of the longest (or shortest) beginning of text [n] that it has:
+ * returns its size and sets *used; NULL if the map has nothing. */
+static const char *tki_map(const tki_charsmap *map, const char *text, size_t n, int shortest,
+                           size_t *used, size_t *size) {
     const char *result = NULL;
     if (map->n_units == 0) return NULL;
         /* Darts-clone's units: bits 0-7 a label, 8 a leaf follows, 9 a wide offset, 10-30 the offset,
@@ -1763,7 +1771,7 @@ static const char *tki_map(const tki_charsmap *map, const char *text, size_t n, 
     size_t node = 0;
     uint32_t unit = TKI_UNIT(0);
     node ^= (size_t)(unit >> 10) << ((unit & 512) >> 6);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && !(result && shortest); i++) {
         unsigned char byte = (unsigned char)text[i];
         node ^= byte;
         if (byte == 0 || node >= map->n_units) break;
@@ -1790,11 +1798,98 @@ static const char *tki_spm_next(const tokenizer *t, const char *text, size_t n, 
     int token, character;
     *used = *size = tki_trie_longest(t, &t->normal, text, n, 0, &token);
     if (*used > 0) return text;
-    const char *mapped = tki_map(&t->charsmap, text, n, used, size);
+    const char *mapped = tki_map(&t->charsmap, text, n, 0, used, size);
     if (mapped) return mapped;
     tki_character(text, n, &character);
     *used = *size = (size_t)character;
     return text;
+}
+
+enum { TKI_JOIN_NONE, TKI_JOIN_NEVER, TKI_JOIN_LEFT, TKI_JOIN_RIGHT };
+
+/* How a character joins its neighbours (Unicode Standard Annex 29, Grapheme_Cluster_Break): as its
+ * general category says, with these exceptions. */
+static int tki_joining(uint32_t c) {
+    static const struct {
+        uint32_t first, last;
+        int kind;
+    } exceptions[] = {{0x600, 0x605, TKI_JOIN_RIGHT},     {0x6DD, 0x6DD, TKI_JOIN_RIGHT},
+                      {0x70F, 0x70F, TKI_JOIN_RIGHT},     {0x890, 0x891, TKI_JOIN_RIGHT},
+                      {0x8E2, 0x8E2, TKI_JOIN_RIGHT},     {0xD4E, 0xD4E, TKI_JOIN_RIGHT},
+                      {0xE33, 0xE33, TKI_JOIN_LEFT},      {0xEB3, 0xEB3, TKI_JOIN_LEFT},
+                      {0x102B, 0x102C, TKI_JOIN_NONE},    {0x1038, 0x1038, TKI_JOIN_NONE},
+                      {0x1062, 0x1064, TKI_JOIN_NONE},    {0x1067, 0x106D, TKI_JOIN_NONE},
+                      {0x1083, 0x1083, TKI_JOIN_NONE},    {0x1087, 0x108C, TKI_JOIN_NONE},
+                      {0x108F, 0x108F, TKI_JOIN_NONE},    {0x109A, 0x109C, TKI_JOIN_NONE},
+                      {0x1A61, 0x1A61, TKI_JOIN_NONE},    {0x1A63, 0x1A64, TKI_JOIN_NONE},
+                      {0x200C, 0x200D, TKI_JOIN_LEFT},    {0x2065, 0x2065, TKI_JOIN_NEVER},
+                      {0xAA7B, 0xAA7B, TKI_JOIN_NONE},    {0xAA7D, 0xAA7D, TKI_JOIN_NONE},
+                      {0xFF9E, 0xFF9F, TKI_JOIN_LEFT},    {0xFFF0, 0xFFF8, TKI_JOIN_NEVER},
+                      {0x110BD, 0x110BD, TKI_JOIN_RIGHT}, {0x110CD, 0x110CD, TKI_JOIN_RIGHT},
+                      {0x111C2, 0x111C3, TKI_JOIN_RIGHT}, {0x113D1, 0x113D1, TKI_JOIN_RIGHT},
+                      {0x11720, 0x11721, TKI_JOIN_NONE},  {0x1193F, 0x1193F, TKI_JOIN_RIGHT},
+                      {0x11941, 0x11941, TKI_JOIN_RIGHT}, {0x11A3A, 0x11A3A, TKI_JOIN_RIGHT},
+                      {0x11A84, 0x11A89, TKI_JOIN_RIGHT}, {0x11D46, 0x11D46, TKI_JOIN_RIGHT},
+                      {0x11F02, 0x11F02, TKI_JOIN_RIGHT}, {0x1F3FB, 0x1F3FF, TKI_JOIN_LEFT},
+                      {0xE0020, 0xE007F, TKI_JOIN_LEFT}};
+    if (c < 0x7F) return c < ' ' ? TKI_JOIN_NEVER : TKI_JOIN_NONE;
+    for (size_t i = 0; i < TKI_COUNT(exceptions) && exceptions[i].first <= c; i++)
+        if (c <= exceptions[i].last) return exceptions[i].kind;
+    const char *name = tki_category(c);
+    int control =
+        !strcmp(name, "Cc") || !strcmp(name, "Cf") || !strcmp(name, "Zl") || !strcmp(name, "Zp");
+    return control ? TKI_JOIN_NEVER : name[0] == 'M' ? TKI_JOIN_LEFT : TKI_JOIN_NONE;
+}
+
+/* The size of the grapheme cluster at the beginning of text [n >= 1].  Only those below 6 bytes
+ * matter: what is longer in any case (Hangul, flags, emoji) need not be whole. */
+static size_t tki_grapheme(const char *text, size_t n) {
+    int size;
+    uint32_t c = tki_character(text, n, &size), next;
+    for (size_t end = (size_t)size; end < n; end += (size_t)size, c = next) {
+        next = tki_character(text + end, n - end, &size);
+        int kind = tki_joining(next), before = tki_joining(c);
+        int joined = c == '\r' ? next == '\n'
+                               : before != TKI_JOIN_NEVER && kind != TKI_JOIN_NEVER &&
+                                     (kind == TKI_JOIN_LEFT || before == TKI_JOIN_RIGHT);
+        if (!joined) return end;
+    }
+    return n;
+}
+
+/* The map as tokenizers applies it ("Precompiled"): to graphemes of less than 6 bytes, else to their
+ * characters, either as a whole by the shortest beginning that the map has. */
+static void tki_map_graphemes(const tki_charsmap *map, const char *text, size_t n,
+                              tki_buffer *out) {
+    size_t used, size;
+    for (size_t at = 0, end; at < n; at = end) {
+        end = at + tki_grapheme(text + at, n - at);
+        const char *mapped =
+            end - at < 6 ? tki_map(map, text + at, end - at, 1, &used, &size) : NULL;
+        if (mapped) tki_append(out, mapped, size);
+        for (int step; at < end && !mapped; at += (size_t)step) {
+            tki_character(text + at, end - at, &step);
+            const char *one = tki_map(map, text + at, (size_t)step, 1, &used, &size);
+            tki_append(out, one ? one : text + at, one ? size : (size_t)step);
+        }
+    }
+}
+
+/* The rules of tokenizers' "Nmt": control characters go, white space and its like become spaces. */
+static void tki_nmt(const char *text, size_t n, tki_buffer *out) {
+    static const uint32_t spaces[] = {9,      10,     12,     13,     0x1680,
+                                      0x200B, 0x200C, 0x200D, 0x200E, 0x200F,
+                                      0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD};
+    int size;
+    for (size_t at = 0; at < n; at += (size_t)size) {
+        uint32_t c = tki_character(text + at, n - at, &size);
+        size_t i = 0;
+        while (i < TKI_COUNT(spaces) && spaces[i] != c) i++;
+        if (i < TKI_COUNT(spaces)) tki_append(out, " ", 1);
+        else if (!((c >= 1 && c <= 8) || c == 11 || (c >= 14 && c <= 31) || c == 0x7F ||
+                   c == 0x8F || c == 0x9F))
+            tki_append(out, text + at, (size_t)size);
+    }
 }
 
 static void tki_append_spaced(const tki_change *change, const char *text, size_t n,
@@ -1883,6 +1978,8 @@ static void tki_change_text(const tokenizer *t, const tki_change *change, const 
     int meta = 0;
     switch (change->kind) {
     case TKI_FORM: tki_normal_form(text, n, change->option & 1, change->option & 2, out); return;
+    case TKI_NMT: tki_nmt(text, n, out); return;
+    case TKI_MAP: tki_map_graphemes(&t->charsmap, text, n, out); return;
     case TKI_REPLACE:
     case TKI_REPLACE_RE: tki_replace(change, text, n, out); return;
     case TKI_PREPEND:
@@ -2405,7 +2502,8 @@ size_t tokenizer_encode_bound(const tokenizer *t, size_t length) {
         else if (change->kind != TKI_STRIP && change->kind != TKI_PREPEND &&
                  change->kind != TKI_FIRST_SPACE)
             factor = symbols;
-        for (size_t j = 0; change->kind == TKI_SPM_SPACES && j < t->charsmap.texts_size; j++) {
+        int mapped = change->kind == TKI_SPM_SPACES || change->kind == TKI_MAP;
+        for (size_t j = 0; mapped && j < t->charsmap.texts_size; j++) {
             run = t->charsmap.texts[j] ? run + 1 : 0;
             if (run > longest) longest = run;
         }
@@ -3788,17 +3886,53 @@ static int tki_json_replace(tokenizer *t, tki_json *j, size_t at, size_t pattern
     return change->regex ? 0 : -1;
 }
 
+/* Text in base64 (RFC 4648) to bytes, in place; returns how many, or -1 if it is none. */
+static long tki_base64(char *text, size_t size) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t end = size, out = 0;
+    uint32_t bits = 0;
+    while (end > 0 && size - end < 2 && text[end - 1] == '=') end--;
+    if (size % 4 != 0) return -1;
+    for (size_t i = 0; i < end; i++) {
+        const char *digit = (const char *)memchr(digits, text[i], 64);
+        if (digit == NULL) return -1;
+        bits = bits << 6 | (uint32_t)(digit - digits);
+        if (i % 4 != 0) text[out++] = (char)(bits >> (6 - i % 4 * 2) & 0xFF);
+    }
+    return (long)out;
+}
+
+/* Precompiled: SentencePiece's map of characters, in base64. */
+static int tki_json_map(tokenizer *t, tki_json *j, size_t at) {
+    const char *text;
+    size_t size;
+    j->at = at;
+    if (at == 0 || tki_json_string(j, &text, &size) != 0)
+        return tki_json_fail(j, "Precompiled: no precompiled_charsmap");
+    char *bytes = tki_keep(&t->blocks, text, size);
+    if (bytes == NULL) return tki_no_memory(j->error);
+    long n = tki_base64(bytes, size);
+    j->at = at;
+    if (n <= 0) return tki_json_fail(j, "precompiled_charsmap: not base64");
+    if (t->charsmap.units) return tki_json_fail(j, "precompiled_charsmap: a second one");
+    if (tki_set_charsmap(t, (const unsigned char *)bytes, (size_t)n, j->error) != 0) return -1;
+    return tki_add_change(t, 0, TKI_MAP, 0, NULL, NULL, j->error);
+}
+
 static int tki_json_normalizer(tokenizer *t, tki_json *j, size_t at, int depth) {
-    static const char *const names[] = {"type",    "normalizers", "prepend",     "pattern",
-                                        "content", "strip_left",  "strip_right", NULL};
+    static const char *const names[] = {
+        "type",        "normalizers",          "prepend", "pattern", "content", "strip_left",
+        "strip_right", "precompiled_charsmap", NULL};
     static const struct {
         const char *name;
         int option;
     } forms[] = {{"NFC", 1}, {"NFD", 0}, {"NFKC", 3}, {"NFKD", 2}};
-    size_t f[7], size;
+    size_t f[8], size;
     if (tki_json_members(j, at, names, f) != 0) return -1;
     if (tki_json_is(j, f[0], "Sequence"))
         return tki_json_each(t, j, f[1], depth, tki_json_normalizer);
+    if (tki_json_is(j, f[0], "Nmt")) return tki_add_change(t, 0, TKI_NMT, 0, NULL, NULL, j->error);
+    if (tki_json_is(j, f[0], "Precompiled")) return tki_json_map(t, j, f[7]);
     for (size_t i = 0; i < TKI_COUNT(forms); i++)
         if (tki_json_is(j, f[0], forms[i].name))
             return tki_add_change(t, 0, TKI_FORM, forms[i].option, NULL, NULL, j->error);

@@ -9,6 +9,7 @@
 The texts come from this script alone: words of letters of many scripts, code, digits, emoji, control characters and
 white space, drawn by a seeded generator.
 """
+import base64
 import io
 import json
 import os
@@ -83,7 +84,8 @@ def pre_tokenizer(name):
 BYTE_LEVEL = list(REGEXES) + ["gpt2", "prefix", "starcoder", "falcon", "deepseek_coder", "deepseek_v3", "removed",
                               "previous", "next", "whitespace"]
 FORMS = {"qwen2": normalizers.NFC, "seed": normalizers.NFD, "words": normalizers.NFKC, "previous": normalizers.NFKD}
-OTHERS = ["llama2", "gemma", "unigram", "metaspace"]
+UNIGRAMS = ["unigram", "unigram_nmt", "unigram_map"]
+OTHERS = ["llama2", "gemma"] + UNIGRAMS + ["metaspace"]
 
 # ---- texts ----
 
@@ -174,15 +176,17 @@ def train_other(name, text, size):
     """tokenizer.json files whose symbols are characters."""
     special = ["<unk>", "<s>", "</s>"]
     space = "\u2581"
-    if name in ("unigram", "metaspace"):
-        if name == "unigram":
+    if name in UNIGRAMS + ["metaspace"]:
+        if name in UNIGRAMS:
             t = Tokenizer(models.Unigram())
             trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False)
         else:
             t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=False))
             trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False, limit_alphabet=200)
-        t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
-        scheme = "always" if name == "unigram" else "first"
+        steps = [normalizers.Precompiled(charsmap(MAP_RULES))] if name == "unigram_map" else [normalizers.NFKC()]
+        steps = ([normalizers.Nmt()] if name == "unigram_nmt" else []) + steps
+        t.normalizer = normalizers.Sequence(steps + [normalizers.Replace(Regex(" {2,}"), " ")])
+        scheme = "always" if name in UNIGRAMS else "first"
         t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
         t.decoder = decoders.Metaspace(prepend_scheme=scheme)
         t.train_from_iterator([text], trainer)
@@ -269,6 +273,8 @@ def check(n, exe="build/tokenize"):
 # ---- goldens ----
 
 RULES = "FB01\t66 69\n2460\t31\n212B\tC5\nFDFA\t635 644 6CC 20 627 644 644 647\n3000\t20\n41 30A\tC5\n9\t20\n"
+# of a Precompiled: of the graphemes with e, the accent goes
+MAP_RULES = RULES + "65 301\tE9\n65\tEB\nD A\t20\n430\t62 63 64\n61 308\tE4\n200D\t2D\n600\t78\n7F\t79\n"
 
 
 def tiny_vocab():
@@ -305,6 +311,9 @@ def tiny_files():
     yield "tiny_unigram.json", tiny_json(
         model={"type": "Unigram", "unk_id": 0, "byte_fallback": False,
                "vocab": [["<unk>", 0], ["\u2581", -2], ["a", -1.5], ["\u2581a", -2.5], ["b\u00e9\"", -3e0]]},
+        normalizer={"type": "Sequence", "normalizers": [
+            {"type": "Nmt"}, {"type": "Precompiled",
+                              "precompiled_charsmap": base64.b64encode(charsmap("41\t61\n")).decode()}]},
         pre_tokenizer={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
         decoder={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True})
     yield "vocab.json", json.dumps(tiny_vocab()).encode()
@@ -332,11 +341,11 @@ def message(number, data):
         field(number, 2, None) + bytes([len(data) & 127 | 128, len(data) >> 7]) + data
 
 
-def tiny_charsmap():
-    """One unit array with the single rule A -> a, made by sentencepiece itself."""
+def charsmap(rules):
+    """Rules as sentencepiece itself compiles them."""
     folder = tempfile.mkdtemp()
     with open(folder + "/rules.tsv", "w", encoding="ascii") as f:
-        f.write("41\t61\n")
+        f.write(rules)
     model = train_sentencepiece("a b ab abc " * 50 + "\nabc a", 8, model_type="bpe",
                                 normalization_rule_tsv=folder + "/rules.tsv")
     shutil.rmtree(folder)
@@ -355,7 +364,7 @@ def spm_bytes(pieces, model_type):
         out += message(1, message(1, text.encode()) + field(2, 5, None) + struct.pack("<f", score) +
                        field(3, 0, None) + bytes([kind]))
     trainer = field(3, 0, None) + bytes([model_type]) + field(35, 0, None) + b"\1"
-    return out + message(2, trainer) + message(3, message(2, tiny_charsmap()) + field(4, 0, None) + b"\1")
+    return out + message(2, trainer) + message(3, message(2, charsmap("41\t61\n")) + field(4, 0, None) + b"\1")
 
 
 def gguf_bytes(fill):
@@ -390,7 +399,7 @@ def fill_tiny(writer, kind, pieces, merges):
         writer.add_token_types([p[2] for p in pieces])
         writer.add_eos_token_id(2)
         if kind == "t5":
-            writer.add_precompiled_charsmap(tiny_charsmap())
+            writer.add_precompiled_charsmap(charsmap("41\t61\n"))
     writer.add_chat_template("{{ x }}")
 
 

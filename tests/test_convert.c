@@ -732,11 +732,14 @@ static void test_json_unigrams(void) {
         "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"a\",-1]]}}";
     static const struct {
         const char *normalizer, *scheme, *wrong; /* NULL = is converted */
-    } files[] = {{"null", "always", NULL},
-                 {"null", "never", NULL},
-                 {"{\"type\":\"NFC\"}", "always", "another way"},
-                 {"{\"type\":\"NFKC\"}", "always", "another way"},
-                 {"{\"type\":\"Strip\"}", "always", "another way"}};
+    } files[] = {
+        {"null", "always", NULL},
+        {"null", "never", NULL},
+        {"{\"type\":\"NFC\"}", "always", "another way"},
+        {"{\"type\":\"NFKC\"}", "always", "another way"},
+        {"{\"type\":\"Nmt\"}", "always", "another way"},
+        {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"BAAAAAAAAAAA\"}", "always", NULL},
+        {"{\"type\":\"Strip\"}", "always", "another way"}};
     char *text = test_read_file(in_tokenizers("unigram.json"), NULL), cuts[200];
     char *from = text ? strstr(text, "\"normalizer\"") : NULL;
     char *to = from ? strstr(from, "\"post_processor\"") : NULL;

@@ -371,6 +371,43 @@ static void test_interface(void) {
     GROUP("what the interface says of a file");
 }
 
+/* A map of characters is applied to graphemes of less than 6 bytes, by the shortest of their beginnings that it has. */
+static void test_graphemes(void) {
+    static const struct {
+        const char *text, *other;
+        int same;
+    } cases[] = {{"a\r\nb", "a b", 1},
+                 {"a\rb", "a b", 0},
+                 {"ve\xCC\x81v", "vev", 1},
+                 {"ve\xCC\x81\xCC\x81v", "vev", 1},
+                 {"ve\xCC\x81\xCC\x81\xCC\x81v", "vev", 0},
+                 {"ve\xE2\x80\x8D\xE2\x80\x8Dv", "ve--v", 1}, /* 7 bytes: character by character */
+                 {"ve\xE2\x80\x8Dv", "vev", 1},
+                 {"v\xD8\x80"
+                  "ev",
+                  "vxv", 1}, /* U+0600 takes what follows */
+                 {"v\x7F\xCC\x81v", "vy\xCC\x81v", 1},
+                 {"v\x7F\xCC\x81v", "vyv", 0}}; /* nothing joins a control character */
+    tokenizer_error error;
+    tokenizer *t = tokenizer_open(DATA "unigram_map.json", 0, &error);
+    CHECK(t != NULL);
+    for (size_t i = 0; t && i < sizeof cases / sizeof *cases; i++) {
+        int32_t a[64], b[64];
+        int n = tokenizer_encode(t, cases[i].text, strlen(cases[i].text), 0, a, 64, &error);
+        int m = tokenizer_encode(t, cases[i].other, strlen(cases[i].other), 0, b, 64, &error);
+        int same = n == m && memcmp(a, b, (size_t)n * sizeof *a) == 0;
+        CHECK(n > 0 && m > 0 && same == cases[i].same);
+        if (same != cases[i].same) fprintf(stderr, "graphemes: case %d\n", (int)i);
+    }
+    tokenizer_close(t);
+    GROUP("a map of characters inside a tokenizer.json: graphemes");
+}
+
+#define MAP_JSON(map)                                                                              \
+    "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":"    \
+    "\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\",\"precompiled_charsmap\":" map "}]}}"
+#define ONE_UNIT "\"BAAAAAAAAAAA\"" /* 4 bytes of units, which are zero, and a text that is empty */
+
 /* What is not done is refused by its name. */
 static void test_refusals(void) {
     static const struct {
@@ -385,6 +422,14 @@ static void test_refusals(void) {
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":"
          "\"Lowercase\"}}",
          "Lowercase"},
+        {MAP_JSON("\"AAAA\""), "units in 3 bytes"},
+        {MAP_JSON("\"AAA\""), "base64"},
+        {MAP_JSON("\"A===\""), "base64"},
+        {MAP_JSON("\"AA A\""), "base64"},
+        {MAP_JSON("\"\""), "base64"},
+        {MAP_JSON("null"), "no precompiled_charsmap"},
+        {MAP_JSON(ONE_UNIT "},{\"type\":\"Precompiled\",\"precompiled_charsmap\":" ONE_UNIT),
+         "a second one"},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{"
          "\"type\":\"Odd\"}}",
          "Odd"},
@@ -423,6 +468,7 @@ int main(void) {
     test_memory();
     test_runs();
     test_interface();
+    test_graphemes();
     test_refusals();
     return test_finish();
 }

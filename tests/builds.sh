@@ -291,7 +291,7 @@ group_fast() {
 
 group_arm64() {
     has qemu-aarch64 || { skip "qemu-aarch64 is not installed" && return; }
-    compile="aarch64-linux-gnu-gcc -O2 -static -pthread"
+    compile="aarch64-linux-gnu-gcc -O2 -static -pthread -DTEST_TOKENS=70"
     if has aarch64-linux-gnu-gcc; then
         include_run gcc "$compile $warn_c" qemu-aarch64 neondot
         if has aarch64-linux-gnu-g++; then
@@ -365,7 +365,7 @@ group_sanitizers() {
         kernels="contract formats kernels math" calls=-DTFI_INLINE=inline
         rest=$(for name in $names; do case " $kernels " in *" $name "*) ;; *) echo "$name" ;; esac; done)
         # shellcheck disable=SC2086
-        tests_run "address" "$cc -O1 -g $calls -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,&:brief,; s,kernels,&:brief,")
+        tests_run "address" "$cc -O1 -g $calls -DTEST_TOKENS=70 -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,&:brief,; s,kernels,&:brief,")
         # shellcheck disable=SC2086
         tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels:brief formats math
         tests_run "address, files read instead of mapped" \
@@ -373,13 +373,13 @@ group_sanitizers() {
         include_run "address and undefined" "$cc -O1 -g $calls $flags" "" "$(best_isa)"
         if openmp_works "$cc"; then
             tests_run "undefined and OpenMP, scalar" \
-                "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD -fsanitize=undefined -fno-sanitize-recover=all" "" contract:brief
+                "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD -DTEST_TOKENS=70 -fsanitize=undefined -fno-sanitize-recover=all" "" contract:brief
         fi
     else
         skip "no compiler with -fsanitize=address,undefined"
     fi
     if cc=$(sanitizer_compiler -fsanitize=thread); then
-        tests_run "threads" "$cc -O1 -g -DTFI_INLINE=inline -pthread -fsanitize=thread" "" contract:brief
+        tests_run "threads" "$cc -O1 -g -DTFI_INLINE=inline -DTEST_TOKENS=70 -pthread -fsanitize=thread" "" contract:brief
     else
         skip "no compiler whose programs run with -fsanitize=thread"
     fi

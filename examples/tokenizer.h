@@ -1842,13 +1842,14 @@ static int tki_joining(uint32_t c) {
 }
 
 /* The size of the grapheme cluster at the beginning of text [n >= 1].  Only those below 6 bytes
- * matter: what is longer in any case (Hangul, flags, emoji) need not be whole. */
+ * matter: sequences that are always longer (Hangul, flags, emoji) are not put together. */
 static size_t tki_grapheme(const char *text, size_t n) {
     int size;
     uint32_t c = tki_character(text, n, &size), next;
-    for (size_t end = (size_t)size; end < n; end += (size_t)size, c = next) {
+    int before = tki_joining(c), kind;
+    for (size_t end = (size_t)size; end < n; end += (size_t)size, c = next, before = kind) {
         next = tki_character(text + end, n - end, &size);
-        int kind = tki_joining(next), before = tki_joining(c);
+        kind = tki_joining(next);
         int joined = c == '\r' ? next == '\n'
                                : before != TKI_JOIN_NEVER && kind != TKI_JOIN_NEVER &&
                                      (kind == TKI_JOIN_LEFT || before == TKI_JOIN_RIGHT);

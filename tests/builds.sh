@@ -12,6 +12,7 @@ warn="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Werror"
 warn_c="-std=c99 $warn -Wstrict-prototypes"
 warn_cxx="-std=c++11 $warn"
 frame=-Wframe-larger-than=15360
+few=-DTEST_TOKENS=70 # of test_contract, where it takes long
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 passed=0 failed=0 skipped=0
 
@@ -291,7 +292,7 @@ group_fast() {
 
 group_arm64() {
     has qemu-aarch64 || { skip "qemu-aarch64 is not installed" && return; }
-    compile="aarch64-linux-gnu-gcc -O2 -static -pthread -DTEST_TOKENS=70"
+    compile="aarch64-linux-gnu-gcc -O2 -static -pthread $few"
     if has aarch64-linux-gnu-gcc; then
         include_run gcc "$compile $warn_c" qemu-aarch64 neondot
         if has aarch64-linux-gnu-g++; then
@@ -365,7 +366,7 @@ group_sanitizers() {
         kernels="contract formats kernels math" calls=-DTFI_INLINE=inline
         rest=$(for name in $names; do case " $kernels " in *" $name "*) ;; *) echo "$name" ;; esac; done)
         # shellcheck disable=SC2086
-        tests_run "address" "$cc -O1 -g $calls -DTEST_TOKENS=70 -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,&:brief,; s,kernels,&:brief,")
+        tests_run "address" "$cc -O1 -g $calls $few -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,&:brief,; s,kernels,&:brief,")
         # shellcheck disable=SC2086
         tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels:brief formats math
         tests_run "address, files read instead of mapped" \
@@ -373,13 +374,13 @@ group_sanitizers() {
         include_run "address and undefined" "$cc -O1 -g $calls $flags" "" "$(best_isa)"
         if openmp_works "$cc"; then
             tests_run "undefined and OpenMP, scalar" \
-                "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD -DTEST_TOKENS=70 -fsanitize=undefined -fno-sanitize-recover=all" "" contract:brief
+                "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD $few -fsanitize=undefined -fno-sanitize-recover=all" "" contract:brief
         fi
     else
         skip "no compiler with -fsanitize=address,undefined"
     fi
     if cc=$(sanitizer_compiler -fsanitize=thread); then
-        tests_run "threads" "$cc -O1 -g -DTFI_INLINE=inline -DTEST_TOKENS=70 -pthread -fsanitize=thread" "" contract:brief
+        tests_run "threads" "$cc -O1 -g -DTFI_INLINE=inline $few -pthread -fsanitize=thread" "" contract:brief
     else
         skip "no compiler whose programs run with -fsanitize=thread"
     fi

@@ -960,7 +960,7 @@ static int same_positions(const golden *g, const float *logits) {
 
 /* tests/llama_cpp holds llama.cpp's logits (make_llama_goldens.py).  Blocks of 32 meet the same 8-bit activations
  * there, so the logits are the same, until the last bit of a sum turns one of those integers.  K-quants meet blocks of
- * 256 there: ours are to be no further from float32 activations than its own. */
+ * 256 there: ours are to be clearly closer to float32 activations than its own. */
 static void check_llama_logits(const char *in, const char *name, const char *type, int same) {
     static golden g;
     transformer_error error;
@@ -976,7 +976,7 @@ static void check_llama_logits(const char *in, const char *name, const char *typ
     free(g.logits);
     g.logits = exact;
     double ours = compare(&g, fast).nmse;
-    CHECK(apart <= 2 * (ours + theirs) && ours <= 1.5 * theirs);
+    CHECK(apart <= 2 * (ours + theirs) && ours <= (same ? 1.5 : 0.75) * theirs);
     CHECK(!same || 2 * equal >= g.n_positions);
     GROUP(
         "%-12s NMSE from llama.cpp %.1e, %d of %d positions the same; 8 bits cost %.1e, there %.1e",

@@ -163,6 +163,24 @@ static void check_odd(const tfi_kernels *k, problem *p) {
     *spoiled = before;
 }
 
+/* Activations times a power of two make products times that power, however small or large their scales become. */
+static void check_powers(const tfi_kernels *k, const problem *p) {
+    static const float powers[] = {1 / 1048576.0f,
+                                   16777216.0f}; /* of two: scales of 1e-8 and 2e5 */
+    static float before[2 * MAX_ROWS], after[2 * MAX_ROWS];
+    problem scaled = *p;
+    scaled.x = (float *)malloc((size_t)(2 * p->cols) * sizeof(float));
+    multiply(k, p, 0, p->rows, 0, 2, before);
+    for (int i = 0; i < 2; i++) {
+        int same = 1;
+        for (int j = 0; j < 2 * p->cols; j++) scaled.x[j] = p->x[j] * powers[i];
+        multiply(k, &scaled, 0, p->rows, 0, 2, after);
+        for (int j = 0; j < 2 * p->rows; j++) same &= after[j] == before[j] * powers[i];
+        CHECK(same);
+    }
+    free(scaled.x);
+}
+
 /* Numbers that are none in every second row stay there: a vector may reach into the next row. */
 static void check_neighbours(const tfi_kernels *k, problem *p) {
     static float before[7 * MAX_ROWS], after[7 * MAX_ROWS];
@@ -200,6 +218,7 @@ static void test_products(void) {
                 make_problem(&p, f, shapes[s][0], shapes[s][1], -1);
                 check_products(k, &p, &worst);
                 if (s % 4 == 0) check_odd(k, &p);
+                if (s % 4 == 1) check_powers(k, &p);
                 check_neighbours(k, &p);
                 free_problem(&p);
             }

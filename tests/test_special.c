@@ -810,8 +810,8 @@ static void test_random(const char *name, int dtype, int full_precision, int kv_
 }
 
 int main(int argc, char **argv) {
-    const int brief = argc > 1,
-              share = brief ? 4 : 1; /* with an argument: what is bearable under emulation */
+    /* with an argument: what is bearable under emulation */
+    const int brief = argc > 1, share = brief ? 4 : 1;
     (void)argv;
     for (int i = 0; tfi_rows[i]; i++) {
         if (!row_runs(tfi_rows[i])) {

@@ -403,6 +403,21 @@ static void test_graphemes(void) {
     GROUP("a map of characters inside a tokenizer.json: graphemes");
 }
 
+/* Bytes are tokens of a unigram by their names, too, as in tokenizers; not where SentencePiece says what they are. */
+static void test_byte_names(void) {
+    static const char json[] = "{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"byte_fallback\":"
+                               "true,\"vocab\":[[\"<unk>\",0],"
+                               "[\"<0x41>\",-9],[\"b\",-1],[\"<\",-1],[\"0\",-1],[\"x\",-1],[\"4\","
+                               "-1],[\"1\",-1],[\">\",-5]]}}";
+    tokenizer_error error;
+    int32_t tokens[16];
+    tokenizer *t = tokenizer_open_memory(json, sizeof json - 1, 0, &error);
+    CHECK(t && tokenizer_encode(t, "b<0x41>A", 8, 0, tokens, 16, &error) == 3);
+    CHECK(t && tokens[0] == 2 && tokens[1] == 1 && tokens[2] == 1);
+    tokenizer_close(t);
+    GROUP("byte tokens of a unigram in a tokenizer.json have names");
+}
+
 #define MAP_JSON(map)                                                                              \
     "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":"    \
     "\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\",\"precompiled_charsmap\":" map "}]}}"
@@ -469,6 +484,7 @@ int main(void) {
     test_runs();
     test_interface();
     test_graphemes();
+    test_byte_names();
     test_refusals();
     return test_finish();
 }

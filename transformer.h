@@ -1764,9 +1764,9 @@ TFI_DEF int transformer_flat_offset(const transformer_config *c, int dtype, int 
 /* ==== >>model ================================================================================ */
 
 /* How activations enter a matrix product.  A few tokens at a time are interleaved into a panel
- * that the kernel reads front to back: [k / 16][token][16] floats, or [k / 32][token][32] BF16, or
- * integers of 8 bits with a scale for each 32 (>>bodies has their order). */
-enum { TFI_ACT_F32, TFI_ACT_BF16, TFI_ACT_INT8, TFI_N_ACTS };
+ * that the kernel reads front to back: [k / 8][token][8] floats (4 with AVX-512 and NEON), or
+ * [k / 8][token][8] BF16, or integers of 8 bits with a scale for each 32 (>>bodies). */
+enum { TFI_ACT_F32, TFI_ACT_BF16, TFI_ACT_INT8, TFI_N_ACTS, TFI_MAX_TILE = 16, TFI_PAD = 4 };
 
 /* Weight formats as the kernels see them: BF16 has a path for either kind of activations; so have
  * quantised blocks, which meet floats as decoded rows of F32. */
@@ -1784,10 +1784,11 @@ enum {
  * their comments are at the end of the file; tests compare each row with the scalar one. */
 typedef struct tfi_kernels {
     const char *name;
-    unsigned needs; /* CPU features, as tfi_cpu() reports them */
-    int tile;       /* most tokens in a panel */
+    unsigned needs;            /* CPU features, as tfi_cpu() reports them */
+    int few, tile[TFI_N_ACTS]; /* so few tokens each thread packs itself; the most in a panel */
     int has_bf16_dot;
-    /* panel = n <= tile rows of k floats, interleaved; k is padded with zeros */
+    /* panel = n <= tile rows of k floats, interleaved; k is padded with zeros, and several tokens
+     * to a multiple of TFI_PAD if `tile` is one */
     void (*pack[TFI_N_ACTS])(void *panel, const float *const *rows, int n, int k);
     /* out[t * out_stride + r] = sum_k w[r, k] x[t, k] for rows of w and n tokens in panels; scratch:
      * tfi_product_scratch(k) bytes if F16 and BF16 may be widened, else NULL */
@@ -2104,9 +2105,9 @@ static uint64_t tfi_fingerprint(const transformer_model *m) {
     return hash;
 }
 
-/* To decode rows, or to widen halves: not where that conversion is free, on AMD's AVX-512. */
-static int tfi_needs_scratch(const tfi_kernels *k, int weight_kind) {
-    return weight_kind >= TFI_W_DECODED || (weight_kind != TFI_W_F32 && !k->has_bf16_dot);
+/* To decode rows, or to widen halves. */
+static int tfi_needs_scratch(int weight_kind) {
+    return weight_kind >= TFI_W_DECODED || weight_kind == TFI_W_F16 || weight_kind == TFI_W_BF16;
 }
 
 TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transformer_error *error) {
@@ -2121,7 +2122,7 @@ TFI_DEF transformer_status transformer_model_ready(transformer_model *m, transfo
         if (tfi_roles[w.role].kind == TFI_MATRIX) {
             int kind = tfi_weight_kind(m, tfi_tensor(m, w.role, w.layer)->dtype);
             m->used_acts |= 1 << tfi_act_of(kind);
-            m->used_scratch |= tfi_needs_scratch(m->kernels, kind);
+            m->used_scratch |= tfi_needs_scratch(kind);
         }
     }
     m->fingerprint = tfi_fingerprint(m);
@@ -2335,7 +2336,7 @@ typedef struct tfi_run {
     int stopped, active;  /* active: between PAUSED and the end */
 } tfi_run;
 
-enum { TFI_WORKSPACE_MAGIC = 0x74666977, TFI_QUERY_ROWS = 24, TFI_MAX_TILE = 8 };
+enum { TFI_WORKSPACE_MAGIC = 0x74666977, TFI_QUERY_ROWS = 24, TFI_MAX_FEW = 8 }; /* tokens */
 
 /* Where a thread is, in groups of steps (>>threads) and in the products of a group.  A product of
  * many tokens is cut into chunks of rows, and whoever is free takes the next: threads that share
@@ -2401,7 +2402,6 @@ static int tfi_widest(const transformer_config *c, int what) {
 
 /* Columns as panels store them: whole groups of 32, the longest unit of any row of kernels. */
 static int tfi_panel_cols(int k) { return tfi_round_up(k, 32); }
-
 /* Of 8-bit activations and unpacked weights, a unit of TFI_LANES blocks takes so many vectors; 16
  * lanes are the most. */
 enum { TFI_UNIT_X = 15, TFI_UNIT_W = 12, TFI_UNIT_COLS = 512, TFI_BLOCK_MOST = 128 };
@@ -2427,7 +2427,7 @@ static int tfi_widest_input(const transformer_config *c) {
  * rows as float32 if that is more, the sums that wait for a cut along k, and a token. */
 static size_t tfi_product_scratch(int cols) {
     size_t rows = tfi_times(4 * sizeof(float), (size_t)tfi_round_up(cols, TFI_UNIT_COLS));
-    size_t sums = (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
+    size_t sums = (size_t)TFI_BLOCK_MOST * TFI_MAX_FEW * TFI_ALIGN;
     size_t token = tfi_act_bytes(TFI_ACT_INT8, cols);
     return sums + token + (rows > (size_t)TFI_BLOCK_BYTES ? rows : (size_t)TFI_BLOCK_BYTES);
 }
@@ -2438,7 +2438,7 @@ static tfi_private tfi_private_layout(tfi_arena *arena, const transformer_model 
     tfi_private p;
     for (int act = 0; act < TFI_N_ACTS; act++)
         p.panel[act] =
-            tfi_take(arena, m->used_acts >> act & 1 ? tfi_act_bytes(act, widest) : 0, TFI_MAX_TILE);
+            tfi_take(arena, m->used_acts >> act & 1 ? tfi_act_bytes(act, widest) : 0, TFI_MAX_FEW);
     p.scores = (float *)tfi_take(arena, TFI_QUERY_ROWS * TFI_KEY_BLOCK, sizeof(float));
     p.sums = (float *)tfi_take(arena, (size_t)(TFI_QUERY_ROWS * tfi_padded(tfi_value_dim(c))),
                                sizeof(float));
@@ -2502,9 +2502,8 @@ static size_t tfi_workspace_layout(transformer_workspace *w, unsigned char *base
             (float *)tfi_take(&arena, tfi_times(batch, (size_t)m->rope[i].pairs), sizeof(float));
     }
     for (int act = 0; act < TFI_N_ACTS; act++) {
-        int used = m->used_acts >> act & 1;
-        w->packed[act] =
-            tfi_take(&arena, batch, used ? tfi_act_bytes(act, tfi_widest_input(c)) : 0);
+        size_t bytes = m->used_acts >> act & 1 ? tfi_act_bytes(act, tfi_widest_input(c)) : 0;
+        w->packed[act] = tfi_take(&arena, (batch + TFI_PAD - 1) / TFI_PAD * TFI_PAD, bytes);
     }
     w->block_max = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
     w->block_sum = (float *)tfi_take(&arena, tfi_times(blocks, batch), sizeof(float));
@@ -2573,22 +2572,23 @@ static void tfi_share(int n, int unit, int part, int parts, int *begin, int *end
 /* Interleaves panels first .. last-1 of n rows of x. */
 static void tfi_pack_panels(const tfi_kernels *k, int act, void *packed, const float *x, int stride,
                             int n, int cols, int first, int last) {
-    size_t panel_bytes = (size_t)k->tile * tfi_act_bytes(act, cols);
-    for (int p = first; p < last; p++) {
-        const float *rows[TFI_MAX_TILE];
-        int count = tfi_min(k->tile, n - p * k->tile);
-        for (int i = 0; i < count; i++) rows[i] = x + (size_t)(p * k->tile + i) * (size_t)stride;
+    const int tile = k->tile[act];
+    const size_t panel_bytes = (size_t)tile * tfi_act_bytes(act, cols);
+    const float *rows[TFI_MAX_TILE];
+    for (int p = first, count; p < last; p++) {
+        count = tfi_min(tile, n - p * tile);
+        for (int i = 0; i < count; i++) rows[i] = x + (size_t)(p * tile + i) * (size_t)stride;
         k->pack[act]((unsigned char *)packed + (size_t)p * panel_bytes, rows, count, cols);
     }
 }
 
 /* The step before a product when there are many rows: the threads pack them together. */
 static void tfi_pack_rows(const tfi_run *r, const float *x, int stride, int n, int cols, int part) {
-    int begin, end;
-    tfi_share((n + r->k->tile - 1) / r->k->tile, 1, part, r->parts, &begin, &end);
-    for (int act = 0; act < TFI_N_ACTS; act++)
-        if (r->m->used_acts & 1 << act)
+    for (int act = 0, begin, end; act < TFI_N_ACTS; act++) {
+        tfi_share((n - 1) / r->k->tile[act] + 1, 1, part, r->parts, &begin, &end);
+        if (r->m->used_acts >> act & 1)
             tfi_pack_panels(r->k, act, r->w->packed[act], x, stride, n, cols, begin, end);
+    }
 }
 
 /* The same with rows of a quantised matrix, decoded a few at a time for all tokens of the pass. */
@@ -2626,7 +2626,7 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
     if (begin >= end) return;
     if (n == 1 && act == TFI_ACT_F32) {
         panels = in->x; /* a panel of one token is the row itself */
-    } else if (n <= r->k->tile) {
+    } else if (n <= r->k->few) {
         void *own = tfi_private_of(r, part).panel[act];
         if (!(in->packed >> act & 1))
             tfi_pack_panels(r->k, act, own, in->x, in->stride, n, w->cols, 0, 1);
@@ -2635,7 +2635,7 @@ static void tfi_product(const tfi_run *r, const transformer_tensor *w, tfi_input
     }
     size_t row = transformer_row_size(w->dtype, w->cols);
     const unsigned char *first = (const unsigned char *)w->data + (size_t)begin * row;
-    void *scratch = tfi_needs_scratch(r->k, kind) ? tfi_private_of(r, part).unpacked : NULL;
+    void *scratch = tfi_needs_scratch(kind) ? tfi_private_of(r, part).unpacked : NULL;
     if (kind == TFI_W_DECODED)
         tfi_product_decoded(r, w, panels, n, begin, end, out, out_stride, part);
     else if (kind == TFI_W_BLOCKS)
@@ -2665,7 +2665,7 @@ static void tfi_linear(const tfi_run *r, int role, int layer, tfi_input *in, flo
     int rows = tfi_tensor(r->m, role, layer)->rows, begin, end;
 #ifdef TFI_TAKE_TICKET
     tfi_turn *turn = &r->w->turns[part];
-    if (in->n > r->k->tile && r->parts > 1 && turn->product < TFI_GROUP_PRODUCTS) {
+    if (in->n > r->k->few && r->parts > 1 && turn->product < TFI_GROUP_PRODUCTS) {
         int *tickets = &r->w->tickets[turn->group & 1][turn->product++];
         int chunk = tfi_round_up(rows / (r->parts * TFI_CHUNKS_PER_THREAD) + 1, TFI_CHUNK_ROWS);
         int chunks = (rows + chunk - 1) / chunk;
@@ -3527,9 +3527,9 @@ static int tfi_stage_traits(const tfi_run *r, int stage) {
     const transformer_config *c = r->c;
     int layer = stage - 1, traits = 0;
     int tapped = tfi_tapped(r, TRANSFORMER_SITE_SCORES) || tfi_tapped(r, TRANSFORMER_SITE_WEIGHTS);
-    if (r->n_rows > r->k->tile) traits |= TFI_IF_MANY;
+    if (r->n_rows > r->k->few) traits |= TFI_IF_MANY;
     if (r->n_out) traits |= TFI_IF_OUT;
-    if (r->n_out > r->k->tile) traits |= TFI_IF_OUT_MANY;
+    if (r->n_out > r->k->few) traits |= TFI_IF_OUT_MANY;
     if (c->embedding_dim != c->dim) traits |= TFI_IF_PROJECTED;
     if (layer < 0 || layer >= c->n_layers) return traits;
     int attention = !c->layers[layer].no_attention, mlp = !c->layers[layer].no_mlp;
@@ -4006,8 +4006,8 @@ TFI_DEF transformer_workspace *transformer_workspace_new(const transformer_model
  * row in the table.
  *
  * What makes results independent of tiles: a dot product always adds element k to lane k %
- * TFI_LANES, in order of k, and folds the lanes in one fixed tree after every TFI_CUT_BYTES; tiles
- * only decide how many dot products are under way at once.
+ * TFI_LANES (k % 4 with AVX-512), in order of k, and folds the lanes in one fixed tree after every
+ * TFI_CUT_BYTES; tiles only decide how many dot products are under way at once.
  */
 #if defined(__GNUC__) || defined(__clang__)
 #define TFI_TARGET_ISA(features) __attribute__((target(features)))
@@ -4174,6 +4174,7 @@ enum { TFI_CPU_SLOW_BF16 = 1 << 16 };
 #define TFI_V float
 #define TFI_LANES 1
 #define TFI_TILE 1
+#define TFI_PANEL 1
 #define TFI_TILE_ROWS 1
 #define TFI_CHUNKS 1
 #define V_SET(x) (x)
@@ -4301,6 +4302,7 @@ static unsigned tfi_cpu(void) {
 #define TFI_V __m256
 #define TFI_LANES 8
 #define TFI_TILE 3
+#define TFI_PANEL 3
 #define TFI_TILE_ROWS 4
 #define TFI_CHUNKS 2
 /* n lanes of ones, then zeros, as a mask for maskload */
@@ -4486,6 +4488,7 @@ static TFI_TARGET TFI_INLINE __m128 tfi_two_f16(const unsigned char *p, const un
 #define TFI_V __m512
 #define TFI_LANES 16
 #define TFI_TILE 6
+#define TFI_PANEL 16
 #define TFI_TILE_ROWS 4
 #define TFI_CHUNKS 4
 #define TFI_ALL16 ((__mmask16)0xffffu)
@@ -4556,6 +4559,53 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define V_FROM_F16_N(p, n) _mm512_maskz_cvtph_ps(TFI_ALL16, _mm256_maskz_loadu_epi16(TFI_M16(n), p))
 #define V_FROM_BF16(p) tfi_widen_bf16_16(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define V_FROM_BF16_N(p, n) tfi_widen_bf16_16(_mm256_maskz_loadu_epi16(TFI_M16(n), p))
+/* Quads: 4 columns of a row of weights beside each other 4 times, to meet those of 4 tokens. */
+#define TFI_QUADS
+#define TFI_LOW(n, most) ((1u << ((n) < 0 ? 0 : (n) < (most) ? (n) : (most))) - 1u)
+#define V_QUADS(p) _mm512_maskz_broadcast_f32x4(TFI_ALL16, _mm_loadu_ps(p))
+#define V_QUADS_N(p, n)                                                                            \
+    _mm512_maskz_broadcast_f32x4(TFI_ALL16, _mm_maskz_loadu_ps((__mmask8)TFI_LOW(n, 4), p))
+#define TFI_HALVES4(p) _mm_loadl_epi64((const __m128i *)(const void *)(p))
+#define TFI_HALVES4_N(p, n) _mm_maskz_loadu_epi16((__mmask8)TFI_LOW(n, 4), p)
+#define V_QUADS_F16(halves)                                                                        \
+    _mm512_maskz_cvtph_ps(TFI_ALL16, _mm256_maskz_broadcastq_epi64((__mmask8)0xff, halves))
+#define V_QUADS_BF16(halves)                                                                       \
+    tfi_widen_bf16_16(_mm256_maskz_broadcastq_epi64((__mmask8)0xff, halves))
+#define V_MIX(a, b, which) _mm512_maskz_shuffle_f32x4(TFI_ALL16, a, b, which)
+#define V_QUAD_SUMS(a, b, c, d) tfi_sums16(a, b, c, d)
+/* The sum of each quad in its first lane. */
+static TFI_TARGET TFI_INLINE __m512 tfi_quad_sum(__m512 v) {
+    v = _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0x4E));
+    return _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0xB1));
+}
+/* Sums of 4 and of 2 rows for a token, beside each other in out, added to older ones if `more`. */
+static TFI_TARGET TFI_INLINE void tfi_put6(float *out, int more, __m128 four, __m128 two) {
+    __m128 none = _mm_setzero_ps();
+    if (more) {
+        four = _mm_add_ps(four, _mm_loadu_ps(out));
+        two = _mm_add_ps(two, _mm_loadl_pi(none, (const __m64 *)(const void *)(out + 4)));
+    }
+    _mm_storeu_ps(out, four);
+    _mm_storel_pi((__m64 *)(void *)(out + 4), two);
+}
+#define TFI_QUARTER(v, q) _mm512_maskz_extractf32x4_ps((__mmask8)15, v, q)
+#define TFI_PUT_TOKEN(t)                                                                           \
+    if (tokens > t) tfi_put6(out + t * out_stride, more, TFI_QUARTER(four, t), TFI_QUARTER(two, t));
+/* Sums of rows 0 .. 3 and of 4, 5, a quad for each of 4 tokens: those of `rows` rows and `tokens`
+ * tokens go to out, rows `apart`. */
+static TFI_TARGET TFI_INLINE void tfi_put_quads(float *out, size_t out_stride, int apart, int rows,
+                                                int tokens, int more, __m512 four, __m512 two) {
+    float sums[32];
+    if (apart == 1 && rows == 6) {
+        TFI_PUT_TOKEN(0) TFI_PUT_TOKEN(1) TFI_PUT_TOKEN(2) TFI_PUT_TOKEN(3) return;
+    }
+    _mm512_storeu_ps(sums, four), _mm512_storeu_ps(sums + 16, two);
+    for (int t = 0; t < tokens && t < 4; t++, out += out_stride)
+        for (int r = 0; r < rows; r++) {
+            float sum = sums[r / 4 * 16 + 4 * t + r % 4], *to = out + (size_t)r * (size_t)apart;
+            *to = more ? *to + sum : sum;
+        }
+}
 #define V_TO_F16(p, v)                                                                             \
     _mm256_storeu_si256(                                                                           \
         (__m256i *)(void *)(p),                                                                    \
@@ -4691,7 +4741,20 @@ static TFI_TARGET TFI_INLINE __m512 tfi_dot_bf16(__m512i w, __m512i x, __m512 su
     return _mm512_dpbf16_ps(sum, a, b);
 }
 #define V_LOAD_BF16_PAIRS(p) _mm512_loadu_si512((const void *)(p))
-#define V_LOAD_BF16_PAIRS_N(p, n) _mm512_maskz_loadu_epi16((__mmask32)((1u << (n)) - 1u), p)
+#define V_LOAD_BF16_PAIRS_N(p, n) _mm512_maskz_loadu_epi16((__mmask32)TFI_LOW(n, 31), p)
+#define V_QUADS_BF16_PAIRS(p) D_REPEAT(p)
+#define V_QUADS_BF16_PAIRS_N(p, n)                                                                 \
+    _mm512_maskz_broadcast_i32x4(TFI_ALL16, _mm_maskz_loadu_epi16((__mmask8)TFI_LOW(n, 8), p))
+#define V_MIX_PAIRS(a, b, which) _mm512_maskz_shuffle_i32x4(TFI_ALL16, a, b, which)
+#define V_BF16_PAIRS(p, n) tfi_bf16_pairs(p, n)
+static TFI_TARGET TFI_INLINE __m512i tfi_bf16_pairs(const float *p, int n) {
+    __m512 a = _mm512_maskz_loadu_ps((__mmask16)TFI_LOW(n, 16), p),
+           b = _mm512_maskz_loadu_ps((__mmask16)TFI_LOW(n - 16, 16), n > 16 ? p + 16 : p);
+    __m512bh both = _mm512_cvtne2ps_pbh(b, a);
+    __m512i v;
+    memcpy(&v, &both, sizeof v);
+    return v;
+}
 #include TRANSFORMER_FILE
 #ifdef TFI_AVX_VNNI
 #define TFI_AVX_VNNI_ROW TFI_ENTRY(avx2vnni),
@@ -4728,6 +4791,7 @@ static unsigned tfi_cpu(void) { return 0; }
 #define TFI_V float32x4_t
 #define TFI_LANES 4
 #define TFI_TILE 6
+#define TFI_PANEL 6
 #define TFI_TILE_ROWS 4
 #define TFI_CHUNKS 4
 static TFI_INLINE float32x4_t tfi_load4_n(const float *p, int n) {
@@ -4901,6 +4965,7 @@ static unsigned tfi_cpu(void) { return 0; } /* a module with SIMD does not even 
 #define TFI_V v128_t
 #define TFI_LANES 4
 #define TFI_TILE 3
+#define TFI_PANEL 3
 #define TFI_TILE_ROWS 4
 #define TFI_CHUNKS 2
 static TFI_INLINE v128_t tfi_load4_n(const float *p, int n) {
@@ -5508,6 +5573,13 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
  * all in registers. The lists below write out `M(r, t)` for every pair, since compilers at -O2 do
  * not keep arrays in registers.
  */
+#ifdef TFI_QUADS /* rows of weights at a time */
+#define TFI_GROUP 6
+#define TFI_GROUPS(rows) (((rows) + 5) / 6)
+#else
+#define TFI_GROUP 4
+#define TFI_GROUPS(rows) ((rows) / 4)
+#endif
 #ifndef TFI_LISTS
 #define TFI_LISTS
 /* Rows of weights that the last tiles of a block ask for, each 1 / 2^slow of one: slowly if there are
@@ -5542,10 +5614,12 @@ typedef struct tfi_part {
     const void *panels; /* of all columns, `unit` for each token */
     float *out, *scratch;
     size_t out_stride;
-    int n, unit, groups, step, apart, from, stop;
+    int n, unit, rows, groups, step, apart, from, stop;
     int ask; /* 1 = the next panel comes from afar and is asked for */
     tfi_soon soon;
 } tfi_part;
+#define TFI_ROWS_OF_GROUP(p, g)                                                                    \
+    tfi_min(TFI_GROUP, ((p)->rows - (g) * (p)->step + (p)->apart - 1) / (p)->apart)
 #define TFI_T1(M, r) M(r, 0)
 #define TFI_T2(M, r) TFI_T1(M, r) M(r, 1)
 #define TFI_T3(M, r) TFI_T2(M, r) M(r, 2)
@@ -5554,6 +5628,7 @@ typedef struct tfi_part {
 #define TFI_T6(M, r) TFI_T5(M, r) M(r, 5)
 #define TFI_R1(T, M) T(M, 0)
 #define TFI_R4(T, M) T(M, 0) T(M, 1) T(M, 2) T(M, 3)
+#define TFI_R6(T, M) TFI_R4(T, M) T(M, 4) T(M, 5)
 #define TFI_ZERO(r, t) TFI_V a##r##t = V_SET(0.0f);
 #define TFI_LOAD_X(r, t) x##t = TFI_X_LOAD(x + t * TFI_STEP);
 #define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - (int)i);
@@ -5621,7 +5696,7 @@ typedef struct tfi_part {
 
 /* The part of the next panel that a tile asks for: a panel meets TFI_CUT_ROWS rows before it, and
  * many long panels come from third-level cache or memory. */
-#define TFI_ASK (TFI_CUT_ROWS / 4 / TFI_TILE)
+#define TFI_ASK (TFI_CUT_ROWS / TFI_GROUP / TFI_PANEL)
 /* Rows that fill no tile, first .. rows - 1, each by itself in the tiles' order: TFI_CUT columns at
  * a time. */
 #define TFI_CUT (TFI_CUT_BYTES / (int)sizeof(TFI_X_ELEMENT))
@@ -5677,6 +5752,198 @@ typedef struct tfi_part {
             switch (tfi_min(TFI_TILE, p->n - t0)) { SIZES(TFI_TILE_CASE, type) }                   \
         }                                                                                          \
     }
+/* ---- quads, a second form of tiles ----
+ *
+ * A quad is 16 bytes of a row, four lanes of sums; a vector of activations holds the quads of
+ * TFI_PAD tokens, and each quad of weights is spread to all of them.  A line of weights meets up to 16
+ * tokens while it is in first-level cache, and there is a quarter of the folding.  Tiles are of six
+ * rows and 1 .. 4 vectors; a token alone meets eight rows, whose quads are put beside each other.  Two
+ * distances of prefetching make up for the shuffles that takes. */
+#define TFI_LOAD_QUADS(u, t) x##t = TFI_X_LOAD(x + (u * vectors + t) * TFI_STEP);
+#define TFI_QUAD_MACS(LIST, r, u)                                                                  \
+    w = TFI_W_QUADS(w##r + i + u * TFI_QUAD);                                                      \
+    LIST(TFI_MAC, r)
+#define TFI_QUAD_MACS_N(LIST, r, u)                                                                \
+    w = TFI_W_QUADS_N(w##r + i + u * TFI_QUAD, k - (int)i - u * TFI_QUAD);                         \
+    LIST(TFI_MAC, r)
+#define TFI_QUAD_STEP(LIST, MACS, u)                                                               \
+    LIST(TFI_LOAD_QUADS, u)                                                                        \
+    MACS(LIST, 0, u)                                                                               \
+    MACS(LIST, 1, u) MACS(LIST, 2, u) MACS(LIST, 3, u) MACS(LIST, 4, u) MACS(LIST, 5, u)
+#define TFI_QUAD_STEPS(LIST, MACS)                                                                 \
+    TFI_QUAD_STEP(LIST, MACS, 0)                                                                   \
+    TFI_QUAD_STEP(LIST, MACS, 1) TFI_QUAD_STEP(LIST, MACS, 2) TFI_QUAD_STEP(LIST, MACS, 3)
+#define TFI_PUT_QUADS(r, t)                                                                        \
+    tfi_put_quads(out + (size_t)(TFI_PAD * t) * out_stride, out_stride, apart, rows,               \
+                  tokens - TFI_PAD * t, more, V_QUAD_SUMS(a0##t, a1##t, a2##t, a3##t),             \
+                  V_QUAD_SUMS(a4##t, a5##t, a4##t, a5##t));
+#define TFI_QUADS_AHEAD(T, r) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);
+/* Of a tile, `rows` are there and `tokens` wanted; otherwise as a tile of the first form. */
+#define TFI_DEFINE_QUADS(type, T, LIST)                                                            \
+    static TFI_TARGET TFI_TILE_INLINE void TFI_K(quads##T##_##type)(                               \
+        const TFI_W *w0, size_t w_stride, int rows, const TFI_X_ELEMENT *x, int tokens, int k,     \
+        float *out, size_t out_stride, int apart, int more, const void *soon, size_t soon_step,    \
+        const TFI_X_ELEMENT *next) {                                                               \
+        enum { vectors = T };                                                                      \
+        const TFI_W *w1 = w0 + (rows > 1 ? w_stride : 0), *w2 = w1 + (rows > 2 ? w_stride : 0),    \
+                    *w3 = w2 + (rows > 3 ? w_stride : 0), *w4 = w3 + (rows > 4 ? w_stride : 0),    \
+                    *w5 = w4 + (rows > 5 ? w_stride : 0);                                          \
+        const size_t whole = (size_t)(k / TFI_STEP * TFI_STEP);                                    \
+        const unsigned char *row_part = (const unsigned char *)soon;                               \
+        const unsigned char *panel_part = (const unsigned char *)next;                             \
+        size_t i = 0;                                                                              \
+        TFI_X w;                                                                                   \
+        LIST(TFI_DECLARE_X, 0)                                                                     \
+        TFI_R6(LIST, TFI_ZERO)                                                                     \
+        for (; i < whole; i += TFI_STEP, x += 4 * vectors * TFI_STEP) {                            \
+            if (T == TFI_PANEL / TFI_PAD) {                                                        \
+                TFI_PREFETCH(row_part, 2);                                                         \
+                TFI_PREFETCH(panel_part, 2);                                                       \
+                row_part += soon_step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;   \
+            } else {                                                                               \
+                TFI_R6(TFI_QUADS_AHEAD, T)                                                         \
+            }                                                                                      \
+            TFI_QUAD_STEPS(LIST, TFI_QUAD_MACS)                                                    \
+        }                                                                                          \
+        if (i < (size_t)k) {                                                                       \
+            TFI_QUAD_STEPS(LIST, TFI_QUAD_MACS_N)                                                  \
+        }                                                                                          \
+        LIST(TFI_PUT_QUADS, 0)                                                                     \
+    }
+#define TFI_EIGHT(r) const TFI_W *w##r = w + (r < rows ? (size_t)(r * apart) * w_stride : 0);
+#define TFI_FOUR_ROWS(sums, p, q, r, s, LOAD)                                                      \
+    {                                                                                              \
+        TFI_X a = LOAD(w##p), b = LOAD(w##q), c = LOAD(w##r), d = LOAD(w##s);                      \
+        TFI_X low1 = TFI_MIX(a, b, 0x44), low2 = TFI_MIX(c, d, 0x44);                              \
+        TFI_X high1 = TFI_MIX(a, b, 0xEE), high2 = TFI_MIX(c, d, 0xEE);                            \
+        sums = TFI_DOT(TFI_MIX(low1, low2, 0x88), x0, sums);                                       \
+        sums = TFI_DOT(TFI_MIX(low1, low2, 0xDD), x1, sums);                                       \
+        sums = TFI_DOT(TFI_MIX(high1, high2, 0x88), x2, sums);                                     \
+        sums = TFI_DOT(TFI_MIX(high1, high2, 0xDD), x3, sums);                                     \
+    }
+#define TFI_EIGHT_LOAD(row) TFI_W_LOAD(row + i)
+#define TFI_EIGHT_LOAD_N(row) TFI_W_LOAD_N(row + i, stop - i)
+#define TFI_EIGHT_X(u, t) TFI_X x##u = TFI_X_QUADS(x + i + u * TFI_QUAD);
+#define TFI_EIGHT_X_N(u, t)                                                                        \
+    TFI_X x##u = TFI_X_QUADS_N(x + i + u * TFI_QUAD, stop - i - u * TFI_QUAD);
+#define TFI_EIGHT_AHEAD(r, t)                                                                      \
+    TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES / 2, 3);                      \
+    TFI_PREFETCH((const unsigned char *)(w##r + i) + 2 * TFI_AHEAD_BYTES, 2);
+#define TFI_EIGHT_STEP(X, LOAD)                                                                    \
+    {                                                                                              \
+        X(0, 0)                                                                                    \
+        X(1, 0)                                                                                    \
+        X(2, 0)                                                                                    \
+        X(3, 0) TFI_FOUR_ROWS(first, 0, 1, 2, 3, LOAD) TFI_FOUR_ROWS(second, 4, 5, 6, 7, LOAD)     \
+    }
+#define TFI_DEFINE_ONE(type)                                                                       \
+    static TFI_TARGET TFI_TILE_INLINE void TFI_K(eight_##type)(                                    \
+        const TFI_W *w, size_t w_stride, int rows, int apart, const TFI_X_ELEMENT *x, int k,       \
+        float *out, int more) {                                                                    \
+        float sums[2 * TFI_LANES];                                                                 \
+        TFI_EIGHT(0)                                                                               \
+        TFI_EIGHT(1)                                                                               \
+        TFI_EIGHT(2)                                                                               \
+        TFI_EIGHT(3)                                                                               \
+        TFI_EIGHT(4) TFI_EIGHT(5) TFI_EIGHT(6)                                                     \
+            TFI_EIGHT(7) for (int i = 0, stop; i == 0 || i < k; i = stop + !k) {                   \
+            TFI_V first = V_SET(0.0f), second = V_SET(0.0f);                                       \
+            const int from = i;                                                                    \
+            stop = tfi_min(k, i + TFI_CUT);                                                        \
+            for (; i + TFI_STEP <= stop; i += TFI_STEP) {                                          \
+                if (i * (int)sizeof(TFI_W) % TFI_ALIGN == 0) {                                     \
+                    TFI_EIGHT_AHEAD(0, 0)                                                          \
+                    TFI_EIGHT_AHEAD(1, 0)                                                          \
+                    TFI_EIGHT_AHEAD(2, 0)                                                          \
+                    TFI_EIGHT_AHEAD(3, 0)                                                          \
+                    TFI_EIGHT_AHEAD(4, 0) TFI_EIGHT_AHEAD(5, 0) TFI_EIGHT_AHEAD(6, 0)              \
+                        TFI_EIGHT_AHEAD(7, 0)                                                      \
+                }                                                                                  \
+                TFI_EIGHT_STEP(TFI_EIGHT_X, TFI_EIGHT_LOAD)                                        \
+            }                                                                                      \
+            if (i < stop) TFI_EIGHT_STEP(TFI_EIGHT_X_N, TFI_EIGHT_LOAD_N)                          \
+            first = tfi_quad_sum(first), second = tfi_quad_sum(second);                            \
+            if (from) {                                                                            \
+                first = V_ADD(V_LOAD(sums), first);                                                \
+                second = V_ADD(V_LOAD(sums + TFI_LANES), second);                                  \
+            }                                                                                      \
+            V_STORE(sums, first), V_STORE(sums + TFI_LANES, second);                               \
+        }                                                                                          \
+        for (int r = 0; r < rows && r < 8; r++, out += apart)                                      \
+            *out = more ? *out + sums[TFI_PAD * r] : sums[TFI_PAD * r];                            \
+    }                                                                                              \
+    static TFI_TARGET void TFI_K(one_##type)(const TFI_W *w, size_t w_stride, const tfi_part *p,   \
+                                             const TFI_X_ELEMENT *x, float *out) {                 \
+        const int groups = p->rows / 8, rest = 8 * groups, k = p->stop - p->from;                  \
+        for (int g = 0; g < groups; g++) TFI_K(eight_##type)                                       \
+        (w + (size_t)g * w_stride, w_stride, 8, groups, x + p->from, k, out + g, p->from > 0);     \
+        if (rest < p->rows) TFI_K(eight_##type)                                                    \
+        (w + (size_t)rest * w_stride, w_stride, p->rows - rest, 1, x + p->from, k, out + rest,     \
+         p->from > 0);                                                                             \
+    }
+#define TFI_QUADS_CASE(type, T, LIST)                                                              \
+    case T:                                                                                        \
+        for (int g = 0; g < p->groups; g++, tile++)                                                \
+            for (int i = p->from; i == p->from || i < p->stop; i += TFI_CUT) {                     \
+                const TFI_W *row = w + (size_t)(g * p->step) * w_stride + (i - p->from);           \
+                TFI_K(quads##T##_##type)                                                           \
+                (row, (size_t)p->apart * w_stride, TFI_ROWS_OF_GROUP(p, g),                        \
+                 x + (size_t)i * (TFI_PAD * T), tokens, tfi_min(TFI_CUT, p->stop - i),             \
+                 out + g * p->step, p->out_stride, p->apart, i > 0,                                \
+                 tfi_soon_part(&p->soon, tile, row), p->soon.step,                                 \
+                 next && g < TFI_ASK * TFI_PANEL ? next + g * (wide / TFI_ASK) : x);               \
+            }                                                                                      \
+        break;
+#define TFI_DEFINE_QUADS_PART(type)                                                                \
+    static TFI_TARGET void TFI_K(part_##type)(const TFI_W *w, size_t w_stride,                     \
+                                              const tfi_part *p) {                                 \
+        const int wide = tfi_min(p->stop - p->from, TFI_CUT);                                      \
+        int tile = 0;                                                                              \
+        for (int t0 = 0; t0 < p->n; t0 += TFI_PANEL) {                                             \
+            const TFI_X_ELEMENT *x = (const TFI_X_ELEMENT *)p->panels, *next = NULL;               \
+            const int tokens = tfi_min(TFI_PANEL, p->n - t0);                                      \
+            float *out = p->out + (size_t)t0 * p->out_stride;                                      \
+            x += (size_t)t0 * (size_t)p->unit;                                                     \
+            if (p->ask && p->n - t0 >= 2 * TFI_PANEL)                                              \
+                next = x + (size_t)TFI_PANEL * (size_t)(p->unit + p->from);                        \
+            if (tokens == 1) TFI_K(one_##type)(w, w_stride, p, x, out);                            \
+            else switch ((tokens + TFI_PAD - 1) / TFI_PAD) {                                       \
+                    TFI_SIZES4(TFI_QUADS_CASE, type)                                               \
+                }                                                                                  \
+        }                                                                                          \
+    }
+#define TFI_SIZES4(M, type)                                                                        \
+    M(type, 1, TFI_T1) M(type, 2, TFI_T2) M(type, 3, TFI_T3) M(type, 4, TFI_T4)
+#define TFI_MATMUL16(type, part)                                                                   \
+    TFI_SIZES4(TFI_DEFINE_QUADS, type)                                                             \
+    TFI_DEFINE_ONE(type)                                                                           \
+    TFI_DEFINE_QUADS_PART(type) TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part, none)
+/* Four vectors of quads turned: vector q of the result has quad q of each. */
+#define TFI_DEFINE_QUADS_PACK(type)                                                                \
+    static TFI_TARGET void TFI_K(pack_##type)(void *panel, const float *const *rows, int n,        \
+                                              int k) {                                             \
+        TFI_X_ELEMENT *to = (TFI_X_ELEMENT *)panel;                                                \
+        const int padded = n == 1 ? 1 : (n + TFI_PAD - 1) / TFI_PAD * TFI_PAD;                     \
+        for (int i = 0; i < k; i += TFI_STEP, to += padded * TFI_STEP)                             \
+            for (int t = 0; t < n; t += TFI_PAD) {                                                 \
+                const int left = tfi_min(k - i, TFI_STEP);                                         \
+                TFI_X a = TFI_X_ROW(rows[t] + i, left), b = TFI_QUADS_ROW(1),                      \
+                      c = TFI_QUADS_ROW(2), d = TFI_QUADS_ROW(3);                                  \
+                TFI_X low1 = TFI_MIX(a, b, 0x44), low2 = TFI_MIX(c, d, 0x44);                      \
+                TFI_X high1 = TFI_MIX(a, b, 0xEE), high2 = TFI_MIX(c, d, 0xEE);                    \
+                TFI_X_ELEMENT *at = to + t * TFI_QUAD;                                             \
+                if (n == 1) {                                                                      \
+                    TFI_X_STORE(to, a);                                                            \
+                    continue;                                                                      \
+                }                                                                                  \
+                TFI_X_STORE(at, TFI_MIX(low1, low2, 0x88));                                        \
+                TFI_X_STORE(at + padded * TFI_QUAD, TFI_MIX(low1, low2, 0xDD));                    \
+                TFI_X_STORE(at + 2 * padded * TFI_QUAD, TFI_MIX(high1, high2, 0x88));              \
+                TFI_X_STORE(at + 3 * padded * TFI_QUAD, TFI_MIX(high1, high2, 0xDD));              \
+            }                                                                                      \
+    }
+#define TFI_QUADS_ROW(j) TFI_X_ROW(rows[tfi_min(t + j, n - 1)] + i, t + j < n ? left : 0)
+
 #define TFI_DEFINE_EXTRA_part(type)
 /* Weights of 16 bits meet many tokens as floats, made so once for all. */
 #define TFI_DEFINE_EXTRA_wide(type)                                                                \
@@ -5684,11 +5951,11 @@ typedef struct tfi_part {
                                               const tfi_part *p) {                                 \
         const int cols = p->stop - p->from, stride = (cols + TFI_LANES - 1) & -TFI_LANES;          \
         float *to = p->scratch;                                                                    \
-        if (p->n < 8 * TFI_TILE || !to) {                                                          \
+        if (p->n < (TFI_PANEL == 16 ? 16 : 8 * TFI_PANEL) || !to) {                                \
             TFI_K(part_##type)(w, w_stride, p);                                                    \
             return;                                                                                \
         }                                                                                          \
-        for (int r = 0; r < 4 * p->groups; r++, w += w_stride, to += stride) {                     \
+        for (int r = 0; r < p->rows; r++, w += w_stride, to += stride) {                           \
             int i = 0;                                                                             \
             for (; i + TFI_LANES <= cols; i += TFI_LANES) V_STORE(to + i, TFI_W_LOAD(w + i));      \
             if (i < cols) V_STORE(to + i, TFI_W_LOAD_N(w + i, cols - i));                          \
@@ -5700,37 +5967,42 @@ typedef struct tfi_part {
  * out.  A block of weights that fits the second-level cache meets every panel before the next is
  * read: each weight comes from memory once.  Few tokens take all columns of a row, rows in four long
  * streams through memory, which prefetchers follow best. */
-#define TFI_DEFINE_DRIVER(type, part)                                                              \
+#define TFI_DEFINE_DRIVER(type, part, rest)                                                        \
     static TFI_TARGET void TFI_K(matmul_##type)(const void *weights, size_t w_stride, int rows,    \
                                                 const void *panels, int n, int k, float *out,      \
                                                 size_t out_stride, void *scratch) {                \
         const TFI_W *w = (const TFI_W *)weights;                                                   \
-        const int groups = rows / 4, block = TFI_CUT_ROWS / 4;                                     \
+        const int groups = TFI_GROUPS(rows), block = TFI_CUT_ROWS / TFI_GROUP;                     \
         tfi_part p;                                                                                \
         memset(&p, 0, sizeof p);                                                                   \
         p.panels = panels, p.out = out, p.scratch = (float *)scratch, p.out_stride = out_stride;   \
         p.n = n, p.unit = (k + 31) / 32 * 32, p.ask = (int64_t)n * k > TFI_BLOCK_BYTES / 4;        \
-        p.groups = p.apart = groups, p.step = 1, p.stop = k;                                       \
-        if (n < TFI_TILE) TFI_K(part_##type)(w, w_stride, &p);                                     \
-        p.apart = 1, p.step = 4;                                                                   \
-        for (int first = 0; n >= TFI_TILE && first < groups; first += block) {                     \
+        p.rows = rows, p.groups = p.apart = groups, p.step = 1, p.stop = k;                        \
+        if (n < TFI_PANEL) TFI_K(part_##type)(w, w_stride, &p);                                    \
+        p.apart = 1, p.step = TFI_GROUP;                                                           \
+        for (int first = 0; n >= TFI_PANEL && first < groups; first += block) {                    \
             const int end = tfi_min(groups, first + block);                                        \
-            p.groups = end - first, p.out = out + 4 * first;                                       \
+            const int after = tfi_max(0, rows - TFI_GROUP * end);                                  \
+            p.groups = end - first, p.out = out + TFI_GROUP * first;                               \
+            p.rows = tfi_min(rows - TFI_GROUP * first, TFI_GROUP * p.groups);                      \
             for (p.from = 0; p.from == 0 || p.from < k; p.from = p.stop + !k) { /* once if !k */   \
                 const int below = k <= p.from + TFI_CUT;                                           \
-                const TFI_W *row = w + (size_t)(4 * first) * w_stride;                             \
+                const TFI_W *row = w + (size_t)(TFI_GROUP * first) * w_stride;                     \
                 p.stop = tfi_min(k, p.from + TFI_CUT);                                             \
                 p.soon =                                                                           \
-                    tfi_plan_soon(below ? w + (size_t)(4 * end) * w_stride : row + p.stop,         \
+                    tfi_plan_soon(below ? w + (size_t)(TFI_GROUP * end) * w_stride : row + p.stop, \
                                   sizeof(TFI_W), w_stride, tfi_min(k, TFI_CUT),                    \
-                                  4 * (below ? tfi_min(groups, end + block) - end : p.groups),     \
-                                  TFI_STEP, n / TFI_TILE * p.groups);                              \
+                                  below ? tfi_min(after, TFI_CUT_ROWS) : p.rows, TFI_STEP,         \
+                                  n / TFI_PANEL * p.groups);                                       \
                 TFI_K(part##_##type)(row + p.from, w_stride, &p);                                  \
             }                                                                                      \
         }                                                                                          \
-        TFI_K(singles_##type)                                                                      \
-        (w, w_stride, 4 * groups, rows, (const TFI_X_ELEMENT *)panels, n, k, out, out_stride);     \
+        TFI_REST_##rest(type)                                                                      \
     }
+#define TFI_REST_none(type)
+#define TFI_REST_singles(type)                                                                     \
+    TFI_K(singles_##type)                                                                          \
+    (w, w_stride, 4 * groups, rows, (const TFI_X_ELEMENT *)panels, n, k, out, out_stride);
 /* The same without tiles. */
 #define TFI_MATMUL1(type, part)                                                                    \
     TFI_DEFINE_SINGLES(type)                                                                       \
@@ -5750,11 +6022,12 @@ typedef struct tfi_part {
 #define TFI_DEFINE_TILES(type, part, SIZES)                                                        \
     TFI_DEFINE_SINGLES(type)                                                                       \
     SIZES(TFI_DEFINE_TILE, type)                                                                   \
-    TFI_DEFINE_PART(type, SIZES) TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part)
+    TFI_DEFINE_PART(type, SIZES)                                                                   \
+    TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part, singles)
 #define TFI_MATMUL_JOIN(tile, type, part) TFI_MATMUL##tile(type, part)
 #define TFI_MATMUL_OF(tile, type, part) TFI_MATMUL_JOIN(tile, type, part) /* tile: its number */
 /* part: `part` as the weights are, `wide` widened if there are many tokens. */
-#define TFI_DEFINE_MATMUL(type, part) TFI_MATMUL_OF(TFI_TILE, type, part)
+#define TFI_DEFINE_MATMUL(type, part) TFI_MATMUL_OF(TFI_PANEL, type, part)
 #endif
 
 #define TFI_X TFI_V
@@ -5763,11 +6036,24 @@ typedef struct tfi_part {
 #define TFI_X_LOAD_N(p, n) V_LOAD_N(p, n)
 #define TFI_STEP TFI_LANES
 #define TFI_DOT(w, x, sum) V_FMA(w, x, sum)
+#define TFI_QUAD 4
+#define TFI_MIX(a, b, which) V_MIX(a, b, which)
+#define TFI_X_QUADS(p) V_QUADS(p)
+#define TFI_X_QUADS_N(p, n) V_QUADS_N(p, n)
+#define TFI_X_ROW(p, n) V_LOAD_N(p, n)
+#define TFI_X_STORE(p, v) V_STORE(p, v)
+#ifdef TFI_QUADS
+TFI_DEFINE_QUADS_PACK(f32)
+#endif
 
 #define TFI_W float
 #define TFI_W_LOAD(p) V_LOAD(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_N(p, n)
+#define TFI_W_QUADS(p) V_QUADS(p)
+#define TFI_W_QUADS_N(p, n) V_QUADS_N(p, n)
 TFI_DEFINE_MATMUL(f32, part)
+#undef TFI_W_QUADS
+#undef TFI_W_QUADS_N
 #undef TFI_W
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
@@ -5775,13 +6061,27 @@ TFI_DEFINE_MATMUL(f32, part)
 #define TFI_W uint16_t
 #define TFI_W_LOAD(p) V_FROM_F16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_F16_N(p, n)
+#define TFI_W_QUADS(p) V_QUADS_F16(TFI_HALVES4(p))
+#define TFI_W_QUADS_N(p, n) V_QUADS_F16(TFI_HALVES4_N(p, n))
 TFI_DEFINE_MATMUL(f16, wide)
+#undef TFI_W_QUADS
+#undef TFI_W_QUADS_N
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 
 #define TFI_W_LOAD(p) V_FROM_BF16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_BF16_N(p, n)
+#define TFI_W_QUADS(p) V_QUADS_BF16(TFI_HALVES4(p))
+#define TFI_W_QUADS_N(p, n) V_QUADS_BF16(TFI_HALVES4_N(p, n))
 TFI_DEFINE_MATMUL(bf16, wide)
+#undef TFI_W_QUADS
+#undef TFI_W_QUADS_N
+#undef TFI_QUAD
+#undef TFI_MIX
+#undef TFI_X_QUADS
+#undef TFI_X_QUADS_N
+#undef TFI_X_ROW
+#undef TFI_X_STORE
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 #undef TFI_X
@@ -5792,12 +6092,14 @@ TFI_DEFINE_MATMUL(bf16, wide)
 #undef TFI_DOT
 #undef TFI_W
 
+#ifndef TFI_QUADS
 static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, int n, int k) {
     float *to = (float *)panel;
     for (int i = 0; i < k; i += TFI_LANES)
         for (int t = 0; t < n; t++, to += TFI_LANES)
             V_STORE(to, i + TFI_LANES <= k ? V_LOAD(rows[t] + i) : V_LOAD_N(rows[t] + i, k - i));
 }
+#endif
 
 /* ---- weighted sums of values ---- */
 
@@ -5911,7 +6213,24 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_W uint16_t
 #define TFI_W_LOAD(p) V_LOAD_BF16_PAIRS(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
+#define TFI_QUAD 8
+#define TFI_MIX(a, b, which) V_MIX_PAIRS(a, b, which)
+#define TFI_X_QUADS(p) V_QUADS_BF16_PAIRS(p)
+#define TFI_X_QUADS_N(p, n) V_QUADS_BF16_PAIRS_N(p, n)
+#define TFI_X_ROW(p, n) V_BF16_PAIRS(p, n)
+#define TFI_X_STORE(p, v) D_STORE(p, v)
+#define TFI_W_QUADS(p) V_QUADS_BF16_PAIRS(p)
+#define TFI_W_QUADS_N(p, n) V_QUADS_BF16_PAIRS_N(p, n)
+TFI_DEFINE_QUADS_PACK(bf16)
 TFI_DEFINE_MATMUL(bf16_dot, part)
+#undef TFI_QUAD
+#undef TFI_MIX
+#undef TFI_X_QUADS
+#undef TFI_X_QUADS_N
+#undef TFI_X_ROW
+#undef TFI_X_STORE
+#undef TFI_W_QUADS
+#undef TFI_W_QUADS_N
 #undef TFI_W
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
@@ -5921,19 +6240,6 @@ TFI_DEFINE_MATMUL(bf16_dot, part)
 #undef TFI_X_LOAD_N
 #undef TFI_STEP
 #undef TFI_DOT
-
-static TFI_TARGET void TFI_K(pack_bf16)(void *panel, const float *const *rows, int n, int k) {
-    uint16_t *to = (uint16_t *)panel;
-    for (int i = 0; i < k; i += 2 * TFI_LANES)
-        for (int t = 0; t < n; t++, to += 2 * TFI_LANES) {
-            int left = k - i, low = left < TFI_LANES ? left : TFI_LANES,
-                high = left < 2 * TFI_LANES ? left - low : TFI_LANES;
-            __m512 a = V_LOAD_N(rows[t] + i, low),
-                   b = high > 0 ? V_LOAD_N(rows[t] + i + TFI_LANES, high) : V_SET(0.0f);
-            __m512bh both = _mm512_cvtne2ps_pbh(b, a);
-            memcpy(to, &both, sizeof both);
-        }
-}
 #endif
 
 /* ---- quantised blocks times 8-bit activations ----
@@ -6495,7 +6801,7 @@ static TFI_TARGET void TFI_K(blocks)(const tfi_format *f, const unsigned char *w
     int most = n <= TFI_TILE ? 4 : tfi_block_rows(w_row);
     unsigned char *unpacked = (unsigned char *)scratch;
     unsigned char *after = unpacked + w_row * (size_t)most;
-    unsigned char *token = after + (size_t)TFI_BLOCK_MOST * TFI_MAX_TILE * TFI_ALIGN;
+    unsigned char *token = after + (size_t)TFI_BLOCK_MOST * TFI_MAX_FEW * TFI_ALIGN;
     float *sums = (float *)(void *)after;
     if (n == 1) {
         const unsigned char *x = (const unsigned char *)panels;
@@ -6604,6 +6910,7 @@ static const tfi_kernels TFI_K(kernels) = {
     TFI_ROW_NAME,
     TFI_NEEDS,
     TFI_TILE,
+    {TFI_PANEL, TFI_PANEL, TFI_TILE},
 #ifdef TFI_BF16_DOT
     1,
     {TFI_FLOAT_KERNEL(pack_f32), TFI_K(pack_bf16), TFI_BLOCK_KERNEL(pack_int8)},
@@ -6645,6 +6952,16 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef TFI_LANES
 #undef TFI_TILE
 #undef TFI_TILE_ROWS
+#undef TFI_PANEL
+#undef TFI_GROUP
+#undef TFI_GROUPS
+#undef TFI_QUADS
+#undef V_QUADS
+#undef V_QUADS_N
+#undef V_QUADS_F16
+#undef V_QUADS_BF16
+#undef V_QUAD_SUMS
+#undef V_MIX
 #undef TFI_CHUNKS
 #undef V_SET
 #undef V_LOAD
@@ -6707,6 +7024,10 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef D_U8
 #undef V_LOAD_BF16_PAIRS
 #undef V_LOAD_BF16_PAIRS_N
+#undef V_QUADS_BF16_PAIRS
+#undef V_QUADS_BF16_PAIRS_N
+#undef V_BF16_PAIRS
+#undef V_MIX_PAIRS
 #endif
 #endif /* TFI_PASS */
 

@@ -122,7 +122,7 @@ static void multiply(const tfi_kernels *k, const problem *p, int first, int coun
         (unsigned char *)allocate64(bytes * (size_t)(n + TFI_MAX_TILE), &free_panels);
     void *scratch = allocate64(tfi_product_scratch(p->cols), &free_scratch);
     tfi_pack_panels(k, TFI_ACT_INT8, panels, p->x + from * p->cols, p->cols, n, p->cols, 0,
-                    (n + k->tile - 1) / k->tile);
+                    (n + k->few - 1) / k->few);
     k->blocks(p->f, p->weights + (size_t)first * row, row, count, panels, n, p->cols, out,
               (size_t)p->rows, scratch);
     free(free_panels), free(free_scratch);

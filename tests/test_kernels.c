@@ -17,7 +17,7 @@
 #include "test.h"
 
 static const int sizes[] = {0, 1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257};
-enum { N_SIZES = sizeof sizes / sizeof sizes[0], MOST = 257, TOKENS = 13, ROWS = 17, LONG = 600 };
+enum { N_SIZES = sizeof sizes / sizeof sizes[0], MOST = 257, TOKENS = 33, ROWS = 17, LONG = 600 };
 #define EPSILON 5.9604644775390625e-8 /* 2^-24: one rounding, relative */
 
 /* By their bits: -ffast-math makes comparisons mean what it likes. */
@@ -95,7 +95,7 @@ static size_t act_size(int act) { return act == TFI_ACT_BF16 ? 2 : 4; }
 /* Lanes of a row's panels: two rows of ones and twos alternate every so many. */
 static int panel_lanes(const tfi_kernels *k, int act) {
     static float ones[64], twos[64];
-    static float panel[128];
+    static float panel[64 * TFI_PAD];
     const float *rows[2] = {ones, twos};
     int lanes = 0;
     for (int i = 0; i < 64; i++) ones[i] = 1, twos[i] = 2;
@@ -107,15 +107,26 @@ static int panel_lanes(const tfi_kernels *k, int act) {
     return lanes;
 }
 
-static size_t packed_size(int act, int lanes, int n, int size) {
-    return (size_t)((size + lanes - 1) / lanes * lanes * n) * act_size(act);
+/* Tokens and columns that a panel of n tokens holds: several are padded to quads, if tiles are of
+ * those, and so are columns to four of them. */
+static int padded_tokens(const tfi_kernels *k, int n) {
+    return k->tile[TFI_ACT_F32] % TFI_PAD || n == 1 ? n : (n + TFI_PAD - 1) / TFI_PAD * TFI_PAD;
+}
+static int padded_columns(const tfi_kernels *k, int lanes, int size) {
+    int step = k->tile[TFI_ACT_F32] % TFI_PAD ? lanes : 4 * lanes;
+    return (size + step - 1) / step * step;
+}
+
+static size_t packed_size(const tfi_kernels *k, int act, int n, int size) {
+    return (size_t)(padded_columns(k, panel_lanes(k, act), size) * padded_tokens(k, n)) *
+           act_size(act);
 }
 
 static void check_panel(const tfi_kernels *k, int act, int lanes, int n, int size, int place) {
     static float source[TFI_MAX_TILE][MOST];
     const float *rows[TFI_MAX_TILE] = {NULL};
-    size_t bytes = packed_size(act, lanes, n, size);
-    int good = 1;
+    size_t bytes = packed_size(k, act, n, size);
+    int good = 1, tokens = padded_tokens(k, n);
     for (int t = 0; t < n; t++) {
         fill(source[t], size, (uint32_t)(t + 1), 1);
         rows[t] = source[t];
@@ -123,10 +134,10 @@ static void check_panel(const tfi_kernels *k, int act, int lanes, int n, int siz
     rows[n - 1] = place_floats(0, source[n - 1], size, place);
     void *panel = place_array(1, bytes, act_size(act), place);
     k->pack[act](panel, rows, n, size);
-    for (int i = 0; i < (size + lanes - 1) / lanes * lanes; i++)
-        for (int t = 0; t < n; t++) {
-            int at = (i / lanes * n + t) * lanes + i % lanes;
-            float want = i < size ? source[t][i] : 0;
+    for (int i = 0; i < padded_columns(k, lanes, size); i++)
+        for (int t = 0; t < tokens; t++) {
+            int at = (i / lanes * tokens + t) * lanes + i % lanes;
+            float want = i < size && t < n ? source[t][i] : 0;
             if (act == TFI_ACT_F32) good &= ((float *)panel)[at] == want;
             else good &= ((uint16_t *)panel)[at] == tfi_to_bf16(want);
         }
@@ -137,9 +148,9 @@ static void test_pack(const tfi_kernels *k) {
     for (int act = 0; act < TFI_ACT_INT8; act++) {
         if (!k->pack[act]) continue;
         int lanes = panel_lanes(k, act);
-        CHECK(lanes >= 1 && 32 % lanes == 0 && k->tile >= 1 && k->tile <= TFI_MAX_TILE);
+        CHECK(lanes >= 1 && 32 % lanes == 0 && k->tile[act] >= 1 && k->tile[act] <= TFI_MAX_TILE);
         for (int s = 0; s < N_SIZES; s++)
-            for (int n = 1; n <= k->tile; n++)
+            for (int n = 1; n <= k->tile[act]; n++)
                 for (int place = 0; place < N_PLACES; place++)
                     check_panel(k, act, lanes, n, sizes[s], place);
     }
@@ -184,14 +195,14 @@ static void make_weights(int kind, int rows, int size) {
 /* Panels of n tokens in an area, exactly as long as the tokens need. */
 static void *make_panels(const tfi_kernels *k, int act, const float *x, int n, int size,
                          int place) {
-    size_t panel = (size_t)(k->tile * tfi_panel_cols(size)) * act_size(act);
-    int panels = (n + k->tile - 1) / k->tile, left = n - (panels - 1) * k->tile;
-    size_t bytes = (size_t)(panels - 1) * panel + packed_size(act, panel_lanes(k, act), left, size);
+    const int tile = k->tile[act], panels = (n + tile - 1) / tile, left = n - (panels - 1) * tile;
+    size_t panel = (size_t)(tile * tfi_panel_cols(size)) * act_size(act);
+    size_t bytes = (size_t)(panels - 1) * panel + packed_size(k, act, left, size);
     unsigned char *to = (unsigned char *)place_array(1, bytes, act_size(act), place);
     for (int p = 0; p < panels; p++) {
         const float *rows[TFI_MAX_TILE] = {NULL};
-        int count = p + 1 < panels ? k->tile : left;
-        for (int t = 0; t < count; t++) rows[t] = x + (size_t)((p * k->tile + t) * size);
+        int count = p + 1 < panels ? tile : left;
+        for (int t = 0; t < count; t++) rows[t] = x + (size_t)((p * tile + t) * size);
         k->pack[act](to + (size_t)p * panel, rows, count, size);
     }
     return to;
@@ -248,6 +259,15 @@ static void check_shape(const tfi_kernels *k, int kind, int rows, int n, int siz
     CHECK(good);
 }
 
+/* The next number of tokens to try: all up to 13, then around ends of panels of 16, if there are any. */
+static int next_count(const tfi_kernels *k, int n) {
+    static const int later[] = {15, 16, 17, 18, 21, 32, 33};
+    if (n < 13) return n + 1;
+    for (size_t i = 0; k->tile[TFI_ACT_F32] == 16 && i < sizeof later / sizeof later[0]; i++)
+        if (later[i] > n) return later[i];
+    return TOKENS + 1;
+}
+
 static void test_matmul(const tfi_kernels *k, int kind) {
     static const int row_counts[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 17};
     double worst = 0;
@@ -269,7 +289,7 @@ static void test_matmul(const tfi_kernels *k, int kind) {
             }
         CHECK(worst <= 1);
         for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++)
-            for (int n = 1; n <= TOKENS; n++)
+            for (int n = 1; n <= TOKENS; n = next_count(k, n))
                 for (int place = 0; place < N_PLACES; place++)
                     check_shape(k, kind, row_counts[i], n, size, place);
     }
@@ -278,7 +298,8 @@ static void test_matmul(const tfi_kernels *k, int kind) {
     fill(x_exact, TOKENS * MOST, 98, 1);
     compute_alone(k, kind, LONG, MOST, alone);
     for (int rows = LONG - 5; rows <= LONG; rows++)
-        for (int n = 1; n <= TOKENS; n++) check_shape(k, kind, rows, n, MOST, AT_END);
+        for (int n = 1; n <= TOKENS; n = next_count(k, n))
+            check_shape(k, kind, rows, n, MOST, AT_END);
     GROUP("%s: matmul %s: the bits of one row and one token in every tile; error %.2f of "
           "2 (k + 1) 2^-24 sum |w x|",
           k->name, kind_name(kind), worst);
@@ -290,7 +311,7 @@ enum {
     STRIDE = 37,
     CUT_ROWS_MOST = 2 * TFI_CUT_ROWS + 3,
     WIDEST = 4133,
-    MANY = 8 * TFI_MAX_TILE + 1
+    MANY = 8 * TFI_MAX_FEW + 1
 };
 
 /* One token among n, from cuts computed alone and added; of the others, that they were written. */
@@ -331,13 +352,14 @@ static void test_cuts(const tfi_kernels *k, int kind) {
     make_weights(kind, 1, WIDEST + STRIDE * CUT_ROWS_MOST);
     fill(x, (int)(sizeof x / sizeof x[0]), 97, 1);
     for (size_t s = 0; s < sizeof cut_sizes / sizeof cut_sizes[0]; s++)
-        for (int n = 1 + (brief ? (int)s % 3 : 0); n <= TOKENS; n += brief ? 5 : 1)
+        for (int n = 1 + (brief ? (int)s % 3 : 0); n <= TOKENS;
+             n = brief ? n + 5 : next_count(k, n))
             for (int i = 0; i < (int)(sizeof row_counts / sizeof row_counts[0]); i++)
                 good &= check_cut(k, kind, x, row_counts[i], n, i % n, cut_sizes[s]);
     CHECK(good);
     CHECK(sizeof wide_scratch <= tfi_product_scratch(1)); /* what a model's workspace has */
     for (int s = 0; s < 3; s++)
-        for (int n = 8 * k->tile - 1; n <= 8 * k->tile + 1; n++)
+        for (int n = 8 * k->few - 1; n <= 8 * k->few + 1; n++)
             for (int t = 0; t < n; t += brief ? 22 : 7)
                 good &= check_cut(k, kind, x, many_rows[t % 2], n, t, many_sizes[s]);
     CHECK(good);
@@ -921,7 +943,7 @@ static void test_table(void) {
     CHECK(strcmp(tfi_rows[0]->name, "scalar") == 0 && tfi_rows[0]->needs == 0);
     for (int i = 0; tfi_rows[i]; i++) {
         const tfi_kernels *k = tfi_rows[i];
-        CHECK(k->name && k->tile >= 1 && k->tile <= TFI_MAX_TILE && k->norm && k->activate);
+        CHECK(k->name && k->few >= 1 && k->few <= TFI_MAX_FEW && k->norm && k->activate);
         CHECK(!k->has_bf16_dot == !k->matmul[TFI_W_BF16_DOT]);
         CHECK(!k->has_bf16_dot == !k->pack[TFI_ACT_BF16]);
         const tfi_kernels *chosen = tfi_choose(k->name);

@@ -5810,6 +5810,7 @@ typedef struct tfi_part {
         }                                                                                          \
         LIST(TFI_PUT_QUADS, 0)                                                                     \
     }
+#define TFI_ALL_EIGHT(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 #define TFI_EIGHT(r) const TFI_W *w##r = w + (r < rows ? (size_t)(r * apart) * w_stride : 0);
 #define TFI_FOUR_ROWS(sums, p, q, r, s, LOAD)                                                      \
     {                                                                                              \
@@ -5826,7 +5827,7 @@ typedef struct tfi_part {
 #define TFI_EIGHT_X(u, t) TFI_X x##u = TFI_X_QUADS(x + i + u * TFI_QUAD);
 #define TFI_EIGHT_X_N(u, t)                                                                        \
     TFI_X x##u = TFI_X_QUADS_N(x + i + u * TFI_QUAD, stop - i - u * TFI_QUAD);
-#define TFI_EIGHT_AHEAD(r, t)                                                                      \
+#define TFI_EIGHT_AHEAD(r)                                                                         \
     TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES / 2, 3);                      \
     TFI_PREFETCH((const unsigned char *)(w##r + i) + 2 * TFI_AHEAD_BYTES, 2);
 #define TFI_EIGHT_STEP(X, LOAD)                                                                    \
@@ -5845,19 +5846,15 @@ typedef struct tfi_part {
         TFI_EIGHT(1)                                                                               \
         TFI_EIGHT(2)                                                                               \
         TFI_EIGHT(3)                                                                               \
-        TFI_EIGHT(4) TFI_EIGHT(5) TFI_EIGHT(6)                                                     \
-            TFI_EIGHT(7) for (int i = 0, stop; i == 0 || i < k; i = stop + !k) {                   \
+        TFI_EIGHT(4)                                                                               \
+        TFI_EIGHT(5)                                                                               \
+        TFI_EIGHT(6) TFI_EIGHT(7) for (int i = 0, stop; i == 0 || i < k; i = stop + !k) {          \
             TFI_V first = V_SET(0.0f), second = V_SET(0.0f);                                       \
             const int from = i;                                                                    \
             stop = tfi_min(k, i + TFI_CUT);                                                        \
             for (; i + TFI_STEP <= stop; i += TFI_STEP) {                                          \
                 if (i * (int)sizeof(TFI_W) % TFI_ALIGN == 0) {                                     \
-                    TFI_EIGHT_AHEAD(0, 0)                                                          \
-                    TFI_EIGHT_AHEAD(1, 0)                                                          \
-                    TFI_EIGHT_AHEAD(2, 0)                                                          \
-                    TFI_EIGHT_AHEAD(3, 0)                                                          \
-                    TFI_EIGHT_AHEAD(4, 0) TFI_EIGHT_AHEAD(5, 0) TFI_EIGHT_AHEAD(6, 0)              \
-                        TFI_EIGHT_AHEAD(7, 0)                                                      \
+                    TFI_ALL_EIGHT(TFI_EIGHT_AHEAD)                                                 \
                 }                                                                                  \
                 TFI_EIGHT_STEP(TFI_EIGHT_X, TFI_EIGHT_LOAD)                                        \
             }                                                                                      \

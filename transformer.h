@@ -4513,10 +4513,13 @@ static TFI_TARGET TFI_INLINE __m128 tfi_fold16(__m512 v) {
     return tfi_fold8(_mm256_add_ps(_mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 0),
                                    _mm512_maskz_extractf32x8_ps((__mmask8)0xff, v, 1)));
 }
-/* tfi_sum4 of each quarter, then of the quarters */
-static TFI_TARGET TFI_INLINE float tfi_sum16(__m512 v) {
+/* tfi_sum4 of each quarter, in its first lane, then of the quarters */
+static TFI_TARGET TFI_INLINE __m512 tfi_quad_sum(__m512 v) {
     v = _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0x4E));
-    return _mm_cvtss_f32(tfi_fold16(_mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0xB1))));
+    return _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0xB1));
+}
+static TFI_TARGET TFI_INLINE float tfi_sum16(__m512 v) {
+    return _mm_cvtss_f32(tfi_fold16(tfi_quad_sum(v)));
 }
 /* tfi_sums4 of each quarter: halves of two vectors side by side, with one shuffle and one blend, since
  * the second is for any of two ports */
@@ -4572,12 +4575,6 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define V_QUADS_BF16(halves)                                                                       \
     tfi_widen_bf16_16(_mm256_maskz_broadcastq_epi64((__mmask8)0xff, halves))
 #define V_MIX(a, b, which) _mm512_maskz_shuffle_f32x4(TFI_ALL16, a, b, which)
-#define V_QUAD_SUMS(a, b, c, d) tfi_sums16(a, b, c, d)
-/* The sum of each quad in its first lane. */
-static TFI_TARGET TFI_INLINE __m512 tfi_quad_sum(__m512 v) {
-    v = _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0x4E));
-    return _mm512_add_ps(v, _mm512_maskz_permute_ps(TFI_ALL16, v, 0xB1));
-}
 /* Sums of 4 and of 2 rows for a token, beside each other in out, added to older ones if `more`. */
 static TFI_TARGET TFI_INLINE void tfi_put6(float *out, int more, __m128 four, __m128 two) {
     __m128 none = _mm_setzero_ps();
@@ -4746,7 +4743,6 @@ static TFI_TARGET TFI_INLINE __m512 tfi_dot_bf16(__m512i w, __m512i x, __m512 su
 #define V_QUADS_BF16_PAIRS_N(p, n)                                                                 \
     _mm512_maskz_broadcast_i32x4(TFI_ALL16, _mm_maskz_loadu_epi16((__mmask8)TFI_LOW(n, 8), p))
 #define V_MIX_PAIRS(a, b, which) _mm512_maskz_shuffle_i32x4(TFI_ALL16, a, b, which)
-#define V_BF16_PAIRS(p, n) tfi_bf16_pairs(p, n)
 static TFI_TARGET TFI_INLINE __m512i tfi_bf16_pairs(const float *p, int n) {
     __m512 a = _mm512_maskz_loadu_ps((__mmask16)TFI_LOW(n, 16), p),
            b = _mm512_maskz_loadu_ps((__mmask16)TFI_LOW(n - 16, 16), n > 16 ? p + 16 : p);
@@ -5576,9 +5572,11 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 #ifdef TFI_QUADS /* rows of weights at a time */
 #define TFI_GROUP 6
 #define TFI_GROUPS(rows) (((rows) + 5) / 6)
+#define TFI_WIDE TFI_PANEL /* tokens from which on it pays to widen weights */
 #else
 #define TFI_GROUP 4
 #define TFI_GROUPS(rows) ((rows) / 4)
+#define TFI_WIDE (8 * TFI_PANEL)
 #endif
 #ifndef TFI_LISTS
 #define TFI_LISTS
@@ -5650,6 +5648,10 @@ typedef struct tfi_part {
 #define TFI_LOAD_W(T, r)                                                                           \
     if (T < TFI_TILE) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);        \
     w = TFI_W_LOAD(w##r + i);
+#define TFI_ASK_ON                                                                                 \
+    TFI_PREFETCH(row_part, 2);                                                                     \
+    TFI_PREFETCH(panel_part, 2);                                                                   \
+    row_part += soon_step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;
 #define TFI_DEFINE_TILE(type, T, LIST)                                                             \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(tile##T##_##type)(                                \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
@@ -5667,9 +5669,7 @@ typedef struct tfi_part {
         for (; i < whole; i += TFI_STEP, x += T * TFI_STEP) {                                      \
             LIST(TFI_LOAD_X, 0)                                                                    \
             if (T == TFI_TILE) {                                                                   \
-                TFI_PREFETCH(row_part, 2);                                                         \
-                TFI_PREFETCH(panel_part, 2);                                                       \
-                row_part += soon_step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;   \
+                TFI_ASK_ON                                                                         \
             }                                                                                      \
             TFI_LOAD_W(T, 0)                                                                       \
             LIST(TFI_MAC, 0)                                                                       \
@@ -5738,18 +5738,20 @@ typedef struct tfi_part {
                  next && g < TFI_ASK * TFI_TILE ? next + g * (wide / TFI_ASK) : x);                \
             }                                                                                      \
         break;
-#define TFI_DEFINE_PART(type, SIZES)                                                               \
+/* RUN: a switch over the tiles' sizes */
+#define TFI_DEFINE_PART(type, RUN)                                                                 \
     static TFI_TARGET void TFI_K(part_##type)(const TFI_W *w, size_t w_stride,                     \
                                               const tfi_part *p) {                                 \
         const int wide = tfi_min(p->stop - p->from, TFI_CUT);                                      \
         int tile = 0;                                                                              \
-        for (int t0 = 0; t0 < p->n; t0 += TFI_TILE) {                                              \
+        for (int t0 = 0; t0 < p->n; t0 += TFI_PANEL) {                                             \
             const TFI_X_ELEMENT *x = (const TFI_X_ELEMENT *)p->panels, *next = NULL;               \
+            const int tokens = tfi_min(TFI_PANEL, p->n - t0);                                      \
             float *out = p->out + (size_t)t0 * p->out_stride;                                      \
             x += (size_t)t0 * (size_t)p->unit;                                                     \
-            if (p->ask && p->n - t0 >= 2 * TFI_TILE)                                               \
-                next = x + (size_t)TFI_TILE * (size_t)(p->unit + p->from);                         \
-            switch (tfi_min(TFI_TILE, p->n - t0)) { SIZES(TFI_TILE_CASE, type) }                   \
+            if (p->ask && p->n - t0 >= 2 * TFI_PANEL)                                              \
+                next = x + (size_t)TFI_PANEL * (size_t)(p->unit + p->from);                        \
+            RUN                                                                                    \
         }                                                                                          \
     }
 /* ---- quads, a second form of tiles ----
@@ -5775,8 +5777,8 @@ typedef struct tfi_part {
     TFI_QUAD_STEP(LIST, MACS, 1) TFI_QUAD_STEP(LIST, MACS, 2) TFI_QUAD_STEP(LIST, MACS, 3)
 #define TFI_PUT_QUADS(r, t)                                                                        \
     tfi_put_quads(out + (size_t)(TFI_PAD * t) * out_stride, out_stride, apart, rows,               \
-                  tokens - TFI_PAD * t, more, V_QUAD_SUMS(a0##t, a1##t, a2##t, a3##t),             \
-                  V_QUAD_SUMS(a4##t, a5##t, a4##t, a5##t));
+                  tokens - TFI_PAD * t, more, tfi_sums16(a0##t, a1##t, a2##t, a3##t),              \
+                  tfi_sums16(a4##t, a5##t, a4##t, a5##t));
 #define TFI_QUADS_AHEAD(T, r) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);
 /* Of a tile, `rows` are there and `tokens` wanted; otherwise as a tile of the first form. */
 #define TFI_DEFINE_QUADS(type, T, LIST)                                                            \
@@ -5796,10 +5798,8 @@ typedef struct tfi_part {
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R6(LIST, TFI_ZERO)                                                                     \
         for (; i < whole; i += TFI_STEP, x += 4 * vectors * TFI_STEP) {                            \
-            if (T == TFI_PANEL / TFI_PAD) {                                                        \
-                TFI_PREFETCH(row_part, 2);                                                         \
-                TFI_PREFETCH(panel_part, 2);                                                       \
-                row_part += soon_step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;   \
+            if (T == TFI_PANEL / TFI_PAD && soon_step) {                                           \
+                TFI_ASK_ON                                                                         \
             } else {                                                                               \
                 TFI_R6(TFI_QUADS_AHEAD, T)                                                         \
             }                                                                                      \
@@ -5810,45 +5810,41 @@ typedef struct tfi_part {
         }                                                                                          \
         LIST(TFI_PUT_QUADS, 0)                                                                     \
     }
-#define TFI_ALL_EIGHT(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
-#define TFI_EIGHT(r) const TFI_W *w##r = w + (r < rows ? (size_t)(r * apart) * w_stride : 0);
-#define TFI_FOUR_ROWS(sums, p, q, r, s, LOAD)                                                      \
+/* Four vectors of quads turned: PUT(to, q, v) takes the vector of quad q of each. */
+#define TFI_TURN(PUT, to, a, b, c, d)                                                              \
     {                                                                                              \
-        TFI_X a = LOAD(w##p), b = LOAD(w##q), c = LOAD(w##r), d = LOAD(w##s);                      \
         TFI_X low1 = TFI_MIX(a, b, 0x44), low2 = TFI_MIX(c, d, 0x44);                              \
         TFI_X high1 = TFI_MIX(a, b, 0xEE), high2 = TFI_MIX(c, d, 0xEE);                            \
-        sums = TFI_DOT(TFI_MIX(low1, low2, 0x88), x0, sums);                                       \
-        sums = TFI_DOT(TFI_MIX(low1, low2, 0xDD), x1, sums);                                       \
-        sums = TFI_DOT(TFI_MIX(high1, high2, 0x88), x2, sums);                                     \
-        sums = TFI_DOT(TFI_MIX(high1, high2, 0xDD), x3, sums);                                     \
+        PUT(to, 0, TFI_MIX(low1, low2, 0x88));                                                     \
+        PUT(to, 1, TFI_MIX(low1, low2, 0xDD));                                                     \
+        PUT(to, 2, TFI_MIX(high1, high2, 0x88));                                                   \
+        PUT(to, 3, TFI_MIX(high1, high2, 0xDD));                                                   \
     }
-#define TFI_EIGHT_LOAD(row) TFI_W_LOAD(row + i)
-#define TFI_EIGHT_LOAD_N(row) TFI_W_LOAD_N(row + i, stop - i)
-#define TFI_EIGHT_X(u, t) TFI_X x##u = TFI_X_QUADS(x + i + u * TFI_QUAD);
-#define TFI_EIGHT_X_N(u, t)                                                                        \
-    TFI_X x##u = TFI_X_QUADS_N(x + i + u * TFI_QUAD, stop - i - u * TFI_QUAD);
+#define TFI_ALL_FOUR(M) M(0) M(1) M(2) M(3)
+#define TFI_ALL_EIGHT(M) TFI_ALL_FOUR(M) M(4) M(5) M(6) M(7)
+#define TFI_EIGHT(r) const TFI_W *w##r = w + (r < rows ? (size_t)(r * apart) * w_stride : 0);
+#define TFI_EIGHT_X(u) TFI_X x##u = TFI_X_QUADS(x + i + u * TFI_QUAD);
+#define TFI_EIGHT_X_N(u) TFI_X x##u = TFI_X_QUADS_N(x + i + u * TFI_QUAD, stop - i - u * TFI_QUAD);
+#define TFI_EIGHT_W(r) TFI_X v##r = TFI_W_LOAD(w##r + i);
+#define TFI_EIGHT_W_N(r) TFI_X v##r = TFI_W_LOAD_N(w##r + i, stop - i);
+#define TFI_EIGHT_MAC(sums, u, v) sums = TFI_DOT(v, x##u, sums)
 #define TFI_EIGHT_AHEAD(r)                                                                         \
     TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES / 2, 3);                      \
     TFI_PREFETCH((const unsigned char *)(w##r + i) + 2 * TFI_AHEAD_BYTES, 2);
-#define TFI_EIGHT_STEP(X, LOAD)                                                                    \
+#define TFI_EIGHT_STEP(X, W)                                                                       \
     {                                                                                              \
-        X(0, 0)                                                                                    \
-        X(1, 0)                                                                                    \
-        X(2, 0)                                                                                    \
-        X(3, 0) TFI_FOUR_ROWS(first, 0, 1, 2, 3, LOAD) TFI_FOUR_ROWS(second, 4, 5, 6, 7, LOAD)     \
+        TFI_ALL_FOUR(X);                                                                           \
+        TFI_ALL_EIGHT(W);                                                                          \
+        TFI_TURN(TFI_EIGHT_MAC, first, v0, v1, v2, v3)                                             \
+        TFI_TURN(TFI_EIGHT_MAC, second, v4, v5, v6, v7)                                            \
     }
 #define TFI_DEFINE_ONE(type)                                                                       \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(eight_##type)(                                    \
         const TFI_W *w, size_t w_stride, int rows, int apart, const TFI_X_ELEMENT *x, int k,       \
         float *out, int more) {                                                                    \
         float sums[2 * TFI_LANES];                                                                 \
-        TFI_EIGHT(0)                                                                               \
-        TFI_EIGHT(1)                                                                               \
-        TFI_EIGHT(2)                                                                               \
-        TFI_EIGHT(3)                                                                               \
-        TFI_EIGHT(4)                                                                               \
-        TFI_EIGHT(5)                                                                               \
-        TFI_EIGHT(6) TFI_EIGHT(7) for (int i = 0, stop; i == 0 || i < k; i = stop + !k) {          \
+        TFI_ALL_EIGHT(TFI_EIGHT);                                                                  \
+        for (int i = 0, stop; i == 0 || i < k; i = stop + !k) {                                    \
             TFI_V first = V_SET(0.0f), second = V_SET(0.0f);                                       \
             const int from = i;                                                                    \
             stop = tfi_min(k, i + TFI_CUT);                                                        \
@@ -5856,9 +5852,9 @@ typedef struct tfi_part {
                 if (i * (int)sizeof(TFI_W) % TFI_ALIGN == 0) {                                     \
                     TFI_ALL_EIGHT(TFI_EIGHT_AHEAD)                                                 \
                 }                                                                                  \
-                TFI_EIGHT_STEP(TFI_EIGHT_X, TFI_EIGHT_LOAD)                                        \
+                TFI_EIGHT_STEP(TFI_EIGHT_X, TFI_EIGHT_W)                                           \
             }                                                                                      \
-            if (i < stop) TFI_EIGHT_STEP(TFI_EIGHT_X_N, TFI_EIGHT_LOAD_N)                          \
+            if (i < stop) TFI_EIGHT_STEP(TFI_EIGHT_X_N, TFI_EIGHT_W_N)                             \
             first = tfi_quad_sum(first), second = tfi_quad_sum(second);                            \
             if (from) {                                                                            \
                 first = V_ADD(V_LOAD(sums), first);                                                \
@@ -5866,17 +5862,20 @@ typedef struct tfi_part {
             }                                                                                      \
             V_STORE(sums, first), V_STORE(sums + TFI_LANES, second);                               \
         }                                                                                          \
-        for (int r = 0; r < rows && r < 8; r++, out += apart)                                      \
-            *out = more ? *out + sums[TFI_PAD * r] : sums[TFI_PAD * r];                            \
+        for (int r = 0; r < rows; r++) {                                                           \
+            float *to = out + (size_t)r * (size_t)apart;                                           \
+            *to = more ? *to + sums[TFI_PAD * r] : sums[TFI_PAD * r];                              \
+        }                                                                                          \
     }                                                                                              \
     static TFI_TARGET void TFI_K(one_##type)(const TFI_W *w, size_t w_stride, const tfi_part *p,   \
                                              const TFI_X_ELEMENT *x, float *out) {                 \
-        const int groups = p->rows / 8, rest = 8 * groups, k = p->stop - p->from;                  \
-        for (int g = 0; g < groups; g++) TFI_K(eight_##type)                                       \
-        (w + (size_t)g * w_stride, w_stride, 8, groups, x + p->from, k, out + g, p->from > 0);     \
-        if (rest < p->rows) TFI_K(eight_##type)                                                    \
-        (w + (size_t)rest * w_stride, w_stride, p->rows - rest, 1, x + p->from, k, out + rest,     \
-         p->from > 0);                                                                             \
+        const int groups = p->rows / 8, done = 8 * groups, rest = p->rows - done;                  \
+        const int k = p->stop - p->from, more = p->from > 0;                                       \
+        x += p->from;                                                                              \
+        for (int g = 0; g < groups; g++, w += w_stride)                                            \
+            TFI_K(eight_##type)(w, w_stride, 8, groups, x, k, out + g, more);                      \
+        w += (size_t)(done - groups) * w_stride;                                                   \
+        if (rest) TFI_K(eight_##type)(w, w_stride, rest, 1, x, k, out + done, more);               \
     }
 #define TFI_QUADS_CASE(type, T, LIST)                                                              \
     case T:                                                                                        \
@@ -5891,31 +5890,15 @@ typedef struct tfi_part {
                  next && g < TFI_ASK * TFI_PANEL ? next + g * (wide / TFI_ASK) : x);               \
             }                                                                                      \
         break;
-#define TFI_DEFINE_QUADS_PART(type)                                                                \
-    static TFI_TARGET void TFI_K(part_##type)(const TFI_W *w, size_t w_stride,                     \
-                                              const tfi_part *p) {                                 \
-        const int wide = tfi_min(p->stop - p->from, TFI_CUT);                                      \
-        int tile = 0;                                                                              \
-        for (int t0 = 0; t0 < p->n; t0 += TFI_PANEL) {                                             \
-            const TFI_X_ELEMENT *x = (const TFI_X_ELEMENT *)p->panels, *next = NULL;               \
-            const int tokens = tfi_min(TFI_PANEL, p->n - t0);                                      \
-            float *out = p->out + (size_t)t0 * p->out_stride;                                      \
-            x += (size_t)t0 * (size_t)p->unit;                                                     \
-            if (p->ask && p->n - t0 >= 2 * TFI_PANEL)                                              \
-                next = x + (size_t)TFI_PANEL * (size_t)(p->unit + p->from);                        \
-            if (tokens == 1) TFI_K(one_##type)(w, w_stride, p, x, out);                            \
-            else switch ((tokens + TFI_PAD - 1) / TFI_PAD) {                                       \
-                    TFI_SIZES4(TFI_QUADS_CASE, type)                                               \
-                }                                                                                  \
-        }                                                                                          \
-    }
 #define TFI_SIZES4(M, type)                                                                        \
     M(type, 1, TFI_T1) M(type, 2, TFI_T2) M(type, 3, TFI_T3) M(type, 4, TFI_T4)
 #define TFI_MATMUL16(type, part)                                                                   \
     TFI_SIZES4(TFI_DEFINE_QUADS, type)                                                             \
     TFI_DEFINE_ONE(type)                                                                           \
-    TFI_DEFINE_QUADS_PART(type) TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part, none)
-/* Four vectors of quads turned: vector q of the result has quad q of each. */
+    TFI_DEFINE_PART(                                                                               \
+        type, if (tokens == 1) TFI_K(one_##type)(w, w_stride, p, x, out);                          \
+        else switch ((tokens + TFI_PAD - 1) / TFI_PAD){TFI_SIZES4(TFI_QUADS_CASE, type)})          \
+    TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part, none)
 #define TFI_DEFINE_QUADS_PACK(type)                                                                \
     static TFI_TARGET void TFI_K(pack_##type)(void *panel, const float *const *rows, int n,        \
                                               int k) {                                             \
@@ -5926,19 +5909,12 @@ typedef struct tfi_part {
                 const int left = tfi_min(k - i, TFI_STEP);                                         \
                 TFI_X a = TFI_X_ROW(rows[t] + i, left), b = TFI_QUADS_ROW(1),                      \
                       c = TFI_QUADS_ROW(2), d = TFI_QUADS_ROW(3);                                  \
-                TFI_X low1 = TFI_MIX(a, b, 0x44), low2 = TFI_MIX(c, d, 0x44);                      \
-                TFI_X high1 = TFI_MIX(a, b, 0xEE), high2 = TFI_MIX(c, d, 0xEE);                    \
                 TFI_X_ELEMENT *at = to + t * TFI_QUAD;                                             \
-                if (n == 1) {                                                                      \
-                    TFI_X_STORE(to, a);                                                            \
-                    continue;                                                                      \
-                }                                                                                  \
-                TFI_X_STORE(at, TFI_MIX(low1, low2, 0x88));                                        \
-                TFI_X_STORE(at + padded * TFI_QUAD, TFI_MIX(low1, low2, 0xDD));                    \
-                TFI_X_STORE(at + 2 * padded * TFI_QUAD, TFI_MIX(high1, high2, 0x88));              \
-                TFI_X_STORE(at + 3 * padded * TFI_QUAD, TFI_MIX(high1, high2, 0xDD));              \
+                if (n == 1) TFI_X_STORE(to, a);                                                    \
+                else TFI_TURN(TFI_PUT_TURNED, at, a, b, c, d)                                      \
             }                                                                                      \
     }
+#define TFI_PUT_TURNED(to, q, v) TFI_X_STORE((to) + (q)*padded * TFI_QUAD, v)
 #define TFI_QUADS_ROW(j) TFI_X_ROW(rows[tfi_min(t + j, n - 1)] + i, t + j < n ? left : 0)
 
 #define TFI_DEFINE_EXTRA_part(type)
@@ -5948,7 +5924,7 @@ typedef struct tfi_part {
                                               const tfi_part *p) {                                 \
         const int cols = p->stop - p->from, stride = (cols + TFI_LANES - 1) & -TFI_LANES;          \
         float *to = p->scratch;                                                                    \
-        if (p->n < (TFI_PANEL == 16 ? 16 : 8 * TFI_PANEL) || !to) {                                \
+        if (p->n < TFI_WIDE || !to) {                                                              \
             TFI_K(part_##type)(w, w_stride, p);                                                    \
             return;                                                                                \
         }                                                                                          \
@@ -6019,7 +5995,7 @@ typedef struct tfi_part {
 #define TFI_DEFINE_TILES(type, part, SIZES)                                                        \
     TFI_DEFINE_SINGLES(type)                                                                       \
     SIZES(TFI_DEFINE_TILE, type)                                                                   \
-    TFI_DEFINE_PART(type, SIZES)                                                                   \
+    TFI_DEFINE_PART(type, switch (tokens){SIZES(TFI_TILE_CASE, type)})                             \
     TFI_DEFINE_EXTRA_##part(type) TFI_DEFINE_DRIVER(type, part, singles)
 #define TFI_MATMUL_JOIN(tile, type, part) TFI_MATMUL##tile(type, part)
 #define TFI_MATMUL_OF(tile, type, part) TFI_MATMUL_JOIN(tile, type, part) /* tile: its number */
@@ -6204,7 +6180,6 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_X __m512i
 #define TFI_X_ELEMENT uint16_t
 #define TFI_X_LOAD(p) V_LOAD_BF16_PAIRS(p)
-#define TFI_X_LOAD_N(p, n) V_LOAD_BF16_PAIRS_N(p, n)
 #define TFI_STEP (2 * TFI_LANES)
 #define TFI_DOT(w, x, sum) tfi_dot_bf16(w, x, sum)
 #define TFI_W uint16_t
@@ -6214,7 +6189,7 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_MIX(a, b, which) V_MIX_PAIRS(a, b, which)
 #define TFI_X_QUADS(p) V_QUADS_BF16_PAIRS(p)
 #define TFI_X_QUADS_N(p, n) V_QUADS_BF16_PAIRS_N(p, n)
-#define TFI_X_ROW(p, n) V_BF16_PAIRS(p, n)
+#define TFI_X_ROW(p, n) tfi_bf16_pairs(p, n)
 #define TFI_X_STORE(p, v) D_STORE(p, v)
 #define TFI_W_QUADS(p) V_QUADS_BF16_PAIRS(p)
 #define TFI_W_QUADS_N(p, n) V_QUADS_BF16_PAIRS_N(p, n)
@@ -6234,7 +6209,6 @@ TFI_DEFINE_MATMUL(bf16_dot, part)
 #undef TFI_X
 #undef TFI_X_ELEMENT
 #undef TFI_X_LOAD
-#undef TFI_X_LOAD_N
 #undef TFI_STEP
 #undef TFI_DOT
 #endif
@@ -6952,12 +6926,12 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef TFI_PANEL
 #undef TFI_GROUP
 #undef TFI_GROUPS
+#undef TFI_WIDE
 #undef TFI_QUADS
 #undef V_QUADS
 #undef V_QUADS_N
 #undef V_QUADS_F16
 #undef V_QUADS_BF16
-#undef V_QUAD_SUMS
 #undef V_MIX
 #undef TFI_CHUNKS
 #undef V_SET
@@ -7023,7 +6997,6 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef V_LOAD_BF16_PAIRS_N
 #undef V_QUADS_BF16_PAIRS
 #undef V_QUADS_BF16_PAIRS_N
-#undef V_BF16_PAIRS
 #undef V_MIX_PAIRS
 #endif
 #endif /* TFI_PASS */

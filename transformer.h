@@ -410,7 +410,7 @@ typedef struct transformer_options {
                      Layers that see everything can go back to any position. */
     /* read by transformer_workspace_* */
     int batch;     /* most tokens in one pass over the weights; 0 = 256 (or context if less) */
-    int n_threads; /* 0 or 1 = serial */
+    int n_threads; /* 0 or 1 = serial; with OpenMP no more than processors are at work */
     transformer_parallel *parallel; /* your job system in place of OpenMP */
     void *parallel_user;
 } transformer_options;
@@ -776,8 +776,10 @@ static inline transformer_status mlp(float *out, const float *x, const transform
 #if defined(_OPENMP) && !defined(TRANSFORMER_NO_OPENMP)
 #include <omp.h>
 #define TFI_OPENMP 1
+#define TFI_PROCESSORS() omp_get_num_procs()
 #else
 #define TFI_OPENMP 0
+#define TFI_PROCESSORS() 1
 #endif
 
 /* The same bits wherever a line of code is compiled: 32-bit x86 computes with SSE2, since the x87
@@ -2345,7 +2347,7 @@ enum { TFI_WORKSPACE_MAGIC = 0x74666977, TFI_QUERY_ROWS = 24, TFI_MAX_FEW = 8 };
 typedef struct tfi_turn {
     int group, product;
 } tfi_turn;
-enum { TFI_GROUP_PRODUCTS = 8, TFI_CHUNKS_PER_THREAD = 8, TFI_CHUNK_ROWS = 48 };
+enum { TFI_GROUP_PRODUCTS = 8, TFI_CHUNK_ROWS = 48 };
 
 struct transformer_workspace {
     uint32_t magic;
@@ -2496,10 +2498,9 @@ static size_t tfi_workspace_layout(transformer_workspace *w, unsigned char *base
         tfi_take_rows(&arena, c->embedding_dim != c->dim ? w->batch : 0, c->embedding_dim, &unused);
     w->embedded_stride = tfi_padded(c->embedding_dim);
     for (int i = 0; i < 2; i++) {
-        w->cosine[i] =
-            (float *)tfi_take(&arena, tfi_times(batch, (size_t)m->rope[i].pairs), sizeof(float));
-        w->sine[i] =
-            (float *)tfi_take(&arena, tfi_times(batch, (size_t)m->rope[i].pairs), sizeof(float));
+        size_t pairs = tfi_times(batch, (size_t)m->rope[i].pairs);
+        w->cosine[i] = (float *)tfi_take(&arena, pairs, sizeof(float));
+        w->sine[i] = (float *)tfi_take(&arena, pairs, sizeof(float));
     }
     for (int act = 0; act < TFI_N_ACTS; act++) {
         size_t bytes = m->used_acts >> act & 1 ? tfi_act_bytes(act, tfi_widest_input(c)) : 0;
@@ -2659,6 +2660,16 @@ static void tfi_linear_rows(const tfi_run *r, int role, int layer, tfi_input *in
     }
 }
 
+/* Chunk `ticket` of n rows: a part of those that are left, ever smaller, so that the threads end
+ * together.  0 = there is none. */
+static int tfi_find_chunk(int n, int parts, int ticket, int *begin, int *end) {
+    for (*begin = *end = 0; *end < n && ticket >= 0; ticket--) {
+        *begin = *end;
+        *end = tfi_min(n, *begin + tfi_round_up((n - *begin) / (2 * parts) + 1, TFI_CHUNK_ROWS));
+    }
+    return ticket < 0;
+}
+
 /* The rows of this part: its share, or of many tokens as many chunks as it comes to. */
 static void tfi_linear(const tfi_run *r, int role, int layer, tfi_input *in, float *out,
                        int out_stride, float clip, int part) {
@@ -2667,11 +2678,8 @@ static void tfi_linear(const tfi_run *r, int role, int layer, tfi_input *in, flo
     tfi_turn *turn = &r->w->turns[part];
     if (in->n > r->k->few && r->parts > 1 && turn->product < TFI_GROUP_PRODUCTS) {
         int *tickets = &r->w->tickets[turn->group & 1][turn->product++];
-        int chunk = tfi_round_up(rows / (r->parts * TFI_CHUNKS_PER_THREAD) + 1, TFI_CHUNK_ROWS);
-        int chunks = (rows + chunk - 1) / chunk;
-        for (int at = TFI_TAKE_TICKET(tickets); at < chunks; at = TFI_TAKE_TICKET(tickets))
-            tfi_linear_rows(r, role, layer, in, at * chunk, tfi_min(rows, (at + 1) * chunk), out,
-                            out_stride, clip, part);
+        while (tfi_find_chunk(rows, r->parts, TFI_TAKE_TICKET(tickets), &begin, &end))
+            tfi_linear_rows(r, role, layer, in, begin, end, out, out_stride, clip, part);
         return;
     }
 #endif
@@ -2732,21 +2740,18 @@ static void tfi_add_position(const tfi_run *r, float *x, int position, float *sc
 static void tfi_step_embed(const tfi_run *r, int layer, int part) {
     transformer_workspace *w = r->w;
     int begin, end, direct = r->c->embedding_dim == r->c->dim;
+    int stride = direct ? w->x_stride : w->embedded_stride;
     (void)layer;
     tfi_share(r->n_rows, 1, part, r->parts, &begin, &end);
     for (int row = begin; row < end; row++) {
-        tfi_embed_token(r,
-                        direct ? tfi_row(w->x, w->x_stride, row)
-                               : tfi_row(w->embedded, w->embedded_stride, row),
-                        row);
+        tfi_embed_token(r, tfi_row(direct ? w->x : w->embedded, stride, row), row);
         for (int id = 0; id < 2; id++) {
             int pairs = r->m->rope[id].pairs;
+            double factor = r->c->rope[id].attention_factor;
             for (int i = 0; i < pairs; i++) {
                 double angle = w->row_position[row] * r->m->rope[id].frequency[i];
-                w->cosine[id][row * pairs + i] =
-                    (float)(cos(angle) * r->c->rope[id].attention_factor);
-                w->sine[id][row * pairs + i] =
-                    (float)(sin(angle) * r->c->rope[id].attention_factor);
+                w->cosine[id][row * pairs + i] = (float)(cos(angle) * factor);
+                w->sine[id][row * pairs + i] = (float)(sin(angle) * factor);
             }
         }
     }
@@ -2902,11 +2907,10 @@ static void tfi_step_store(const tfi_run *r, int layer, int part) {
         const tfi_slice *slice = &r->w->slices[r->w->row_slice[row]];
         const float *k = tfi_row(r->w->k, r->w->k_stride, row),
                     *v = tfi_row(r->w->v, r->w->v_stride, row);
+        int at = r->w->row_position[row];
         for (int h = 0; h < tfi_n_kv_heads(r->c, layer); h++) {
-            tfi_store_key(r, tfi_cache_of(r, slice, layer, 0, h), r->w->row_position[row],
-                          k + h * r->c->head_dim);
-            tfi_store_value(r, tfi_cache_of(r, slice, layer, 1, h), r->w->row_position[row],
-                            v + h * r->c->value_dim);
+            tfi_store_key(r, tfi_cache_of(r, slice, layer, 0, h), at, k + h * r->c->head_dim);
+            tfi_store_value(r, tfi_cache_of(r, slice, layer, 1, h), at, v + h * r->c->value_dim);
         }
     }
 }
@@ -3117,8 +3121,7 @@ static void tfi_step_attention(const tfi_run *r, int layer, int part) {
     }
 }
 
-/* ---- attention under taps: the same numbers, row by row, where a tap can see and change them
- * ---- */
+/* ---- attention under taps: the same numbers, where a tap can see and change them ---- */
 
 static int tfi_tapped(const tfi_run *r, int site) {
     return r->call.tap && r->call.tap->sites >> site & 1;
@@ -3234,11 +3237,8 @@ static void tfi_step_attention_tapped(const tfi_run *r, int layer, int part) {
     if (part) return;
     tfi_private own = tfi_private_of(r, 0);
     for (int s = 0; s < r->n_slices; s++)
-        for (int t = 0; t < r->w->slices[s].n; t++)
-            if (tfi_attend_token(r, &r->w->slices[s], layer, t, &own)) {
-                r->w->run.stopped = 1;
-                return;
-            }
+        for (int t = 0; t < r->w->slices[s].n && !r->w->run.stopped; t++)
+            r->w->run.stopped = tfi_attend_token(r, &r->w->slices[s], layer, t, &own);
 }
 
 /* ---- steps: after attention ---- */
@@ -3698,7 +3698,8 @@ static int tfi_count_parts(const tfi_run *r) {
     for (int l = 0; l < c->n_layers; l++)
         work += (double)r->n_rows * c->dim *
                 ((double)c->layers[l].mlp_dim * 3 + (double)c->layers[l].n_heads * c->head_dim * 2);
-    return work < (double)TFI_SERIAL_WORK ? 1 : r->w->n_threads;
+    if (work < (double)TFI_SERIAL_WORK) return 1;
+    return r->w->parallel ? r->w->n_threads : tfi_min(r->w->n_threads, TFI_PROCESSORS());
 }
 
 static void tfi_execute(tfi_run *r) {
@@ -3717,7 +3718,6 @@ static void tfi_execute(tfi_run *r) {
         return;
     }
 #endif
-    if (!r->w->parallel) r->parts = 1;
     tfi_walk_stages(r, 0, 1, 0);
 }
 

@@ -25,13 +25,11 @@ static void *counted_malloc(size_t n) { return ALLOCATED(), malloc(n); }
 #define malloc counted_malloc
 #define calloc(n, size) counted_malloc((n) * (size))
 #define realloc(p, n) (ALLOCATED(), (realloc)(p, n))
-#ifdef _OPENMP
+#if defined(_OPENMP) && defined(__GNUC__) && TEST_POSIX
 #include <omp.h>
+#include <sched.h>
 static int processors = 1024; /* teams of any size, whatever the machine */
 #define omp_get_num_procs() processors
-#endif
-#if defined(_OPENMP) && defined(__GNUC__) && TEST_POSIX
-#include <sched.h>
 /* Threads that wait for each other in a call give their processors away, which is counted. */
 static int yields;
 #define TFI_YIELD() (void)(__atomic_fetch_add(&yields, 1, __ATOMIC_RELAXED), sched_yield())

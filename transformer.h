@@ -5606,6 +5606,9 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
     return s->rows + (size_t)(part >> s->slow) * s->stride + (size_t)of * (s->width >> s->slow);
 }
 
+/* Asks for what follows in a stream through memory, at two distances. */
+#define TFI_STREAM_AHEAD(p)                                                                        \
+    (TFI_PREFETCH((p) + TFI_AHEAD_BYTES / 2, 3), TFI_PREFETCH((p) + 2 * TFI_AHEAD_BYTES, 2))
 /* A part of a product: some rows times all tokens, over columns from .. stop - 1.  Row r of group g
  * lies g * step + r * apart rows after the first, and so do results. */
 typedef struct tfi_part {
@@ -5828,9 +5831,7 @@ typedef struct tfi_part {
 #define TFI_EIGHT_W(r) TFI_X v##r = TFI_W_LOAD(w##r + i);
 #define TFI_EIGHT_W_N(r) TFI_X v##r = TFI_W_LOAD_N(w##r + i, stop - i);
 #define TFI_EIGHT_MAC(sums, u, v) sums = TFI_DOT(v, x##u, sums)
-#define TFI_EIGHT_AHEAD(r)                                                                         \
-    TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES / 2, 3);                      \
-    TFI_PREFETCH((const unsigned char *)(w##r + i) + 2 * TFI_AHEAD_BYTES, 2);
+#define TFI_EIGHT_AHEAD(r) TFI_STREAM_AHEAD((const unsigned char *)(w##r + i));
 #define TFI_EIGHT_STEP(X, W)                                                                       \
     {                                                                                              \
         TFI_ALL_FOUR(X);                                                                           \
@@ -6657,7 +6658,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
         for (int b = 0; b < n; b += TFI_LANES) {
             const unsigned char *src = row + (size_t)(b / per) * (size_t)f->size, *codes;
             const int first = TFI_LANES < 8 ? b % per : 0;
-            for (int i = 0; i < unit; i += 64) TFI_PREFETCH(src + TFI_AHEAD_BYTES + i, 3);
+            for (int i = 0; i < unit; i += 64) TFI_STREAM_AHEAD(src + i);
             if (n - b < TFI_LANES && end - src < unit) {
                 memset(copy, 0, sizeof copy);
                 memcpy(copy, src, (size_t)((n - b + per - 1) / per) * (size_t)f->size);

@@ -78,7 +78,7 @@
  *            fork), written to disk and read back: see transformer_state_restore.  Optimised code
  *            needs less than 16 KB of stack; a debug build (-O0) up to 400 KB.
  * THREADS    A model may be used by any number of threads at once, each with its own state and
- *            workspace.  Inside one call, options.n_threads threads share the work if the
+ *            workspace.  Inside one call, up to options.n_threads share the work if the
  *            implementation was compiled with OpenMP, or through your own job system if
  *            options.parallel is set.  Calls too small to gain from threads run on one.
  * ERRORS     Where a function takes a transformer_error, that says in words which field, tensor or
@@ -5606,9 +5606,6 @@ static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const v
     return s->rows + (size_t)(part >> s->slow) * s->stride + (size_t)of * (s->width >> s->slow);
 }
 
-/* Asks for what follows in a stream through memory, at two distances. */
-#define TFI_STREAM_AHEAD(p)                                                                        \
-    (TFI_PREFETCH((p) + TFI_AHEAD_BYTES / 2, 3), TFI_PREFETCH((p) + 2 * TFI_AHEAD_BYTES, 2))
 /* A part of a product: some rows times all tokens, over columns from .. stop - 1.  Row r of group g
  * lies g * step + r * apart rows after the first, and so do results. */
 typedef struct tfi_part {
@@ -5831,6 +5828,9 @@ typedef struct tfi_part {
 #define TFI_EIGHT_W(r) TFI_X v##r = TFI_W_LOAD(w##r + i);
 #define TFI_EIGHT_W_N(r) TFI_X v##r = TFI_W_LOAD_N(w##r + i, stop - i);
 #define TFI_EIGHT_MAC(sums, u, v) sums = TFI_DOT(v, x##u, sums)
+/* Asks for what follows in a stream through memory, at two distances. */
+#define TFI_STREAM_AHEAD(p)                                                                        \
+    (TFI_PREFETCH((p) + TFI_AHEAD_BYTES / 2, 3), TFI_PREFETCH((p) + 2 * TFI_AHEAD_BYTES, 2))
 #define TFI_EIGHT_AHEAD(r) TFI_STREAM_AHEAD((const unsigned char *)(w##r + i));
 #define TFI_EIGHT_STEP(X, W)                                                                       \
     {                                                                                              \

@@ -403,7 +403,7 @@ static void test_waiting(void) {
     tap.sites = 1u << TRANSFORMER_SITE_EMBEDDING, tap.function = take_time, tap.user = &team;
     call.sequences = &q, call.n_sequences = 1, call.tap = &tap;
     yields = 0, processors = 2;
-    CHECK(transformer_run(s.model, work, &call, NULL) == TRANSFORMER_OK);
+    CHECK(transformer_run(s.model, work, &call, NULL) == TRANSFORMER_OK && team);
     processors = 1024;
     if (omp_get_thread_limit() > 1) CHECK(team == 2 && yields > 0);
     else SKIP("OpenMP is limited to one thread");

@@ -5580,30 +5580,30 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 #endif
 #ifndef TFI_LISTS
 #define TFI_LISTS
-/* Rows of weights that the last tiles of a block ask for, each 1 / 2^slow of one: slowly if there are
- * many tiles, or they would take all of the memory's bandwidth for a while and wait the rest of the
- * time. */
+/* Rows of weights that the last tiles of a block ask for: 1 / 2^slow of a row each, lest all of the
+ * memory's bandwidth be needed for a while and none then, or `each` rows if tiles are few. */
 typedef struct tfi_soon {
     const unsigned char *rows;
-    size_t stride, width, step; /* bytes; step: of a tile's step */
-    int n, slow, first;         /* first: the tile that begins */
+    size_t stride, width, step;   /* bytes; of a tile, of a step */
+    int parts, each, slow, first; /* parts: tiles that ask; first: the one that begins */
 } tfi_soon;
 
 /* `width` weights of n rows `stride` apart, of `size` bytes each; `step` weights in a tile's step. */
 static TFI_UNUSED tfi_soon tfi_plan_soon(const void *rows, size_t size, size_t stride, int width,
                                          int n, int step, int tiles) {
     tfi_soon s;
-    s.rows = (const unsigned char *)rows, s.stride = stride * size, s.n = n;
+    s.rows = (const unsigned char *)rows, s.stride = stride * size;
     s.slow = tiles >= 4 * n ? 2 : tiles >= 2 * n ? 1 : 0;
-    s.width = (size_t)width * size, s.step = (size_t)step * size >> s.slow;
-    s.first = tfi_max(0, tiles - (n << s.slow));
+    s.each = tfi_max(1, (n + tiles - 1) / tiles);
+    s.width = (size_t)width * size >> s.slow, s.step = (size_t)step * size >> s.slow;
+    s.parts = (n + s.each - 1) / s.each << s.slow, s.first = tfi_max(0, tiles - s.parts);
     return s;
 }
 
 static TFI_UNUSED const void *tfi_soon_part(const tfi_soon *s, int tile, const void *none) {
     int part = tile - s->first, of = part & ((1 << s->slow) - 1);
-    if (part < 0 || part >= s->n << s->slow) return none;
-    return s->rows + (size_t)(part >> s->slow) * s->stride + (size_t)of * (s->width >> s->slow);
+    if (part < 0 || part >= s->parts) return none;
+    return s->rows + (size_t)((part >> s->slow) * s->each) * s->stride + (size_t)of * s->width;
 }
 
 /* A part of a product: some rows times all tokens, over columns from .. stop - 1.  Row r of group g
@@ -5643,24 +5643,25 @@ typedef struct tfi_part {
 /* One tile of 4 rows over k columns; x are T tokens of a panel of exactly T.  Rows lie w_stride
  * elements apart, their results `apart` floats.  `more`: these columns follow others, whose sums
  * are in out.  A full tile asks for what will be needed from second-level cache, a little at every
- * step since a burst would keep loads waiting: a part of a row that comes `soon` and one of the
+ * step since a burst would keep loads waiting: parts of rows that come `soon` and one of the
  * `next` panel.  With few tokens the rows come from memory, and are asked for some steps ahead. */
 #define TFI_LOAD_W(T, r)                                                                           \
     if (T < TFI_TILE) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);        \
     w = TFI_W_LOAD(w##r + i);
 #define TFI_ASK_ON                                                                                 \
     TFI_PREFETCH(row_part, 2);                                                                     \
+    for (int j = 1; j < soon->each; j++) TFI_PREFETCH(row_part + (size_t)j * soon->stride, 2);     \
     TFI_PREFETCH(panel_part, 2);                                                                   \
-    row_part += soon_step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;
+    row_part += soon->step, panel_part += TFI_STEP * sizeof(TFI_X_ELEMENT) / TFI_ASK;
 #define TFI_DEFINE_TILE(type, T, LIST)                                                             \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(tile##T##_##type)(                                \
         const TFI_W *w0, size_t w_stride, const TFI_X_ELEMENT *x, int k, float *out,               \
-        size_t out_stride, int apart, int more, const void *soon, size_t soon_step,                \
+        size_t out_stride, int apart, int more, const tfi_soon *soon, int tile,                    \
         const TFI_X_ELEMENT *next) {                                                               \
         const TFI_W *w1 = w0 + w_stride, *w2 = w1 + w_stride, *w3 = w2 + w_stride;                 \
         const int together = T == TFI_TILE || apart == 1;                                          \
         const size_t whole = (size_t)(k / TFI_STEP * TFI_STEP);                                    \
-        const unsigned char *row_part = (const unsigned char *)soon;                               \
+        const unsigned char *row_part = (const unsigned char *)tfi_soon_part(soon, tile, w0);      \
         const unsigned char *panel_part = (const unsigned char *)next;                             \
         size_t i = 0;                                                                              \
         TFI_X w;                                                                                   \
@@ -5734,7 +5735,7 @@ typedef struct tfi_part {
                 TFI_K(tile##T##_##type)                                                            \
                 (row, (size_t)p->apart * w_stride, x + (size_t)i * T,                              \
                  tfi_min(TFI_CUT, p->stop - i), out + g * p->step, p->out_stride, p->apart, i > 0, \
-                 tfi_soon_part(&p->soon, tile, row), p->soon.step,                                 \
+                 &p->soon, tile,                                                                   \
                  next && g < TFI_ASK * TFI_TILE ? next + g * (wide / TFI_ASK) : x);                \
             }                                                                                      \
         break;
@@ -5784,21 +5785,21 @@ typedef struct tfi_part {
 #define TFI_DEFINE_QUADS(type, T, LIST)                                                            \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(quads##T##_##type)(                               \
         const TFI_W *w0, size_t w_stride, int rows, const TFI_X_ELEMENT *x, int tokens, int k,     \
-        float *out, size_t out_stride, int apart, int more, const void *soon, size_t soon_step,    \
+        float *out, size_t out_stride, int apart, int more, const tfi_soon *soon, int tile,        \
         const TFI_X_ELEMENT *next) {                                                               \
         enum { vectors = T };                                                                      \
         const TFI_W *w1 = w0 + (rows > 1 ? w_stride : 0), *w2 = w1 + (rows > 2 ? w_stride : 0),    \
                     *w3 = w2 + (rows > 3 ? w_stride : 0), *w4 = w3 + (rows > 4 ? w_stride : 0),    \
                     *w5 = w4 + (rows > 5 ? w_stride : 0);                                          \
         const size_t whole = (size_t)(k / TFI_STEP * TFI_STEP);                                    \
-        const unsigned char *row_part = (const unsigned char *)soon;                               \
+        const unsigned char *row_part = (const unsigned char *)tfi_soon_part(soon, tile, w0);      \
         const unsigned char *panel_part = (const unsigned char *)next;                             \
         size_t i = 0;                                                                              \
         TFI_X w;                                                                                   \
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R6(LIST, TFI_ZERO)                                                                     \
         for (; i < whole; i += TFI_STEP, x += 4 * vectors * TFI_STEP) {                            \
-            if (T == TFI_PANEL / TFI_PAD && soon_step) {                                           \
+            if (T == TFI_PANEL / TFI_PAD && soon->step) {                                          \
                 TFI_ASK_ON                                                                         \
             } else {                                                                               \
                 TFI_R6(TFI_QUADS_AHEAD, T)                                                         \
@@ -5886,8 +5887,7 @@ typedef struct tfi_part {
                 TFI_K(quads##T##_##type)                                                           \
                 (row, (size_t)p->apart * w_stride, TFI_ROWS_OF_GROUP(p, g),                        \
                  x + (size_t)i * (TFI_PAD * T), tokens, tfi_min(TFI_CUT, p->stop - i),             \
-                 out + g * p->step, p->out_stride, p->apart, i > 0,                                \
-                 tfi_soon_part(&p->soon, tile, row), p->soon.step,                                 \
+                 out + g * p->step, p->out_stride, p->apart, i > 0, &p->soon, tile,                \
                  next && g < TFI_ASK * TFI_PANEL ? next + g * (wide / TFI_ASK) : x);               \
             }                                                                                      \
         break;

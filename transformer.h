@@ -4575,6 +4575,20 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define V_QUADS_BF16(halves)                                                                       \
     tfi_widen_bf16_16(_mm256_maskz_broadcastq_epi64((__mmask8)0xff, halves))
 #define V_MIX(a, b, which) _mm512_maskz_shuffle_f32x4(TFI_ALL16, a, b, which)
+/* Half of a step from p and from q beside each other. */
+#define TFI_JOINED(p, q)                                                                           \
+    tfi_join(_mm256_loadu_si256((const __m256i *)(const void *)(p)),                               \
+             _mm256_loadu_si256((const __m256i *)(const void *)(q)))
+#define V_JOIN(p, q) _mm512_castsi512_ps(TFI_JOINED(p, q))
+#define V_JOIN_F16(p, q) _mm512_maskz_cvtph_ps(TFI_ALL16, tfi_two_pieces(p, q))
+#define V_JOIN_BF16(p, q) tfi_widen_bf16_16(tfi_two_pieces(p, q))
+/* The first of each quad, eight sums, to out, added to older ones if `more`. */
+static TFI_TARGET TFI_INLINE void tfi_put8(float *out, int more, __m512 low, __m512 high) {
+    const __m512i quads = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512 both = _mm512_maskz_permutex2var_ps(TFI_ALL16, low, quads, high);
+    __m256 sums = _mm512_maskz_extractf32x8_ps((__mmask8)0xff, both, 0);
+    _mm256_storeu_ps(out, more ? _mm256_add_ps(_mm256_loadu_ps(out), sums) : sums);
+}
 /* Sums of 4 and of 2 rows for a token, beside each other in out, added to older ones if `more`. */
 static TFI_TARGET TFI_INLINE void tfi_put6(float *out, int more, __m128 four, __m128 two) {
     __m128 none = _mm_setzero_ps();
@@ -5826,17 +5840,31 @@ typedef struct tfi_part {
 #define TFI_EIGHT(r) const TFI_W *w##r = w + (r < rows ? (size_t)(r * apart) * w_stride : 0);
 #define TFI_EIGHT_X(u) TFI_X x##u = TFI_X_QUADS(x + i + u * TFI_QUAD);
 #define TFI_EIGHT_X_N(u) TFI_X x##u = TFI_X_QUADS_N(x + i + u * TFI_QUAD, stop - i - u * TFI_QUAD);
-#define TFI_EIGHT_W(r) TFI_X v##r = TFI_W_LOAD(w##r + i);
 #define TFI_EIGHT_W_N(r) TFI_X v##r = TFI_W_LOAD_N(w##r + i, stop - i);
 #define TFI_EIGHT_MAC(sums, u, v) sums = TFI_DOT(v, x##u, sums)
 /* Asks for what follows in a stream through memory, at two distances. */
 #define TFI_STREAM_AHEAD(p)                                                                        \
     (TFI_PREFETCH((p) + TFI_AHEAD_BYTES / 2, 3), TFI_PREFETCH((p) + 2 * TFI_AHEAD_BYTES, 2))
 #define TFI_EIGHT_AHEAD(r) TFI_STREAM_AHEAD((const unsigned char *)(w##r + i));
-#define TFI_EIGHT_STEP(X, W)                                                                       \
+/* Two quads each of four rows: halves of rows are put beside each other as they are loaded, which
+ * leaves half of the shuffles to the one port that has them. */
+#define TFI_EIGHT_HALF(sums, A, B, C, D, at, u, v)                                                 \
     {                                                                                              \
-        TFI_ALL_FOUR(X);                                                                           \
-        TFI_ALL_EIGHT(W);                                                                          \
+        TFI_X ab = TFI_W_JOIN(w##A + i + at, w##B + i + at);                                       \
+        TFI_X cd = TFI_W_JOIN(w##C + i + at, w##D + i + at);                                       \
+        sums = TFI_DOT(TFI_MIX(ab, cd, 0x88), x##u, sums);                                         \
+        sums = TFI_DOT(TFI_MIX(ab, cd, 0xDD), x##v, sums);                                         \
+    }
+#define TFI_EIGHT_STEP                                                                             \
+    TFI_ALL_FOUR(TFI_EIGHT_X)                                                                      \
+    TFI_EIGHT_HALF(first, 0, 1, 2, 3, 0, 0, 1)                                                     \
+    TFI_EIGHT_HALF(second, 4, 5, 6, 7, 0, 0, 1)                                                    \
+    TFI_EIGHT_HALF(first, 0, 1, 2, 3, TFI_STEP / 2, 2, 3)                                          \
+    TFI_EIGHT_HALF(second, 4, 5, 6, 7, TFI_STEP / 2, 2, 3)
+#define TFI_EIGHT_LAST_STEP                                                                        \
+    {                                                                                              \
+        TFI_ALL_FOUR(TFI_EIGHT_X_N)                                                                \
+        TFI_ALL_EIGHT(TFI_EIGHT_W_N)                                                               \
         TFI_TURN(TFI_EIGHT_MAC, first, v0, v1, v2, v3)                                             \
         TFI_TURN(TFI_EIGHT_MAC, second, v4, v5, v6, v7)                                            \
     }
@@ -5844,39 +5872,44 @@ typedef struct tfi_part {
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(eight_##type)(                                    \
         const TFI_W *w, size_t w_stride, int rows, int apart, const TFI_X_ELEMENT *x, int k,       \
         float *out, int more) {                                                                    \
-        float sums[2 * TFI_LANES];                                                                 \
-        TFI_ALL_EIGHT(TFI_EIGHT);                                                                  \
+        TFI_V low = V_SET(0.0f), high = low;                                                       \
+        float sums[8];                                                                             \
+        TFI_ALL_EIGHT(TFI_EIGHT)                                                                   \
         for (int i = 0, stop; i == 0 || i < k; i = stop + !k) {                                    \
             TFI_V first = V_SET(0.0f), second = V_SET(0.0f);                                       \
             const int from = i;                                                                    \
             stop = tfi_min(k, i + TFI_CUT);                                                        \
             for (; i + TFI_STEP <= stop; i += TFI_STEP) {                                          \
-                if (i * (int)sizeof(TFI_W) % TFI_ALIGN == 0) {                                     \
+                if (apart > 1 && i * (int)sizeof(TFI_W) % TFI_ALIGN == 0) {                        \
                     TFI_ALL_EIGHT(TFI_EIGHT_AHEAD)                                                 \
                 }                                                                                  \
-                TFI_EIGHT_STEP(TFI_EIGHT_X, TFI_EIGHT_W)                                           \
+                TFI_EIGHT_STEP                                                                     \
             }                                                                                      \
-            if (i < stop) TFI_EIGHT_STEP(TFI_EIGHT_X_N, TFI_EIGHT_W_N)                             \
+            if (i < stop) TFI_EIGHT_LAST_STEP                                                      \
             first = tfi_quad_sum(first), second = tfi_quad_sum(second);                            \
-            if (from) {                                                                            \
-                first = V_ADD(V_LOAD(sums), first);                                                \
-                second = V_ADD(V_LOAD(sums + TFI_LANES), second);                                  \
-            }                                                                                      \
-            V_STORE(sums, first), V_STORE(sums + TFI_LANES, second);                               \
+            low = from ? V_ADD(low, first) : first, high = from ? V_ADD(high, second) : second;    \
         }                                                                                          \
+        if (apart == 1 && rows == 8) {                                                             \
+            tfi_put8(out, more, low, high);                                                        \
+            return;                                                                                \
+        }                                                                                          \
+        tfi_put8(sums, 0, low, high);                                                              \
         for (int r = 0; r < rows; r++) {                                                           \
             float *to = out + (size_t)r * (size_t)apart;                                           \
-            *to = more ? *to + sums[TFI_PAD * r] : sums[TFI_PAD * r];                              \
+            *to = more ? *to + sums[r] : sums[r];                                                  \
         }                                                                                          \
     }                                                                                              \
     static TFI_TARGET void TFI_K(one_##type)(const TFI_W *w, size_t w_stride, const tfi_part *p,   \
                                              const TFI_X_ELEMENT *x, float *out) {                 \
         const int groups = p->rows / 8, done = 8 * groups, rest = p->rows - done;                  \
         const int k = p->stop - p->from, more = p->from > 0;                                       \
+        /* so little is in a cache: rows go in order, unasked for */                               \
+        const int cached = (size_t)p->rows * w_stride * sizeof(TFI_W) <= 1 << 18;                  \
+        const int step = cached ? 8 : 1;                                                           \
         x += p->from;                                                                              \
-        for (int g = 0; g < groups; g++, w += w_stride)                                            \
-            TFI_K(eight_##type)(w, w_stride, 8, groups, x, k, out + g, more);                      \
-        w += (size_t)(done - groups) * w_stride;                                                   \
+        for (int g = 0; g < groups; g++, w += (size_t)step * w_stride)                             \
+            TFI_K(eight_##type)(w, w_stride, 8, cached ? 1 : groups, x, k, out + g * step, more);  \
+        w += (size_t)(done - groups * step) * w_stride;                                            \
         if (rest) TFI_K(eight_##type)(w, w_stride, rest, 1, x, k, out + done, more);               \
     }
 #define TFI_QUADS_CASE(type, T, LIST)                                                              \
@@ -6024,9 +6057,11 @@ TFI_DEFINE_QUADS_PACK(f32)
 #define TFI_W_LOAD(p) V_LOAD(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_N(p, n)
 #define TFI_W_QUADS(p) V_QUADS(p)
+#define TFI_W_JOIN(p, q) V_JOIN(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_N(p, n)
 TFI_DEFINE_MATMUL(f32, part)
 #undef TFI_W_QUADS
+#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
 #undef TFI_W
 #undef TFI_W_LOAD
@@ -6036,9 +6071,11 @@ TFI_DEFINE_MATMUL(f32, part)
 #define TFI_W_LOAD(p) V_FROM_F16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_F16_N(p, n)
 #define TFI_W_QUADS(p) V_QUADS_F16(TFI_HALVES4(p))
+#define TFI_W_JOIN(p, q) V_JOIN_F16(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_F16(TFI_HALVES4_N(p, n))
 TFI_DEFINE_MATMUL(f16, wide)
 #undef TFI_W_QUADS
+#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
@@ -6046,9 +6083,11 @@ TFI_DEFINE_MATMUL(f16, wide)
 #define TFI_W_LOAD(p) V_FROM_BF16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_BF16_N(p, n)
 #define TFI_W_QUADS(p) V_QUADS_BF16(TFI_HALVES4(p))
+#define TFI_W_JOIN(p, q) V_JOIN_BF16(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_BF16(TFI_HALVES4_N(p, n))
 TFI_DEFINE_MATMUL(bf16, wide)
 #undef TFI_W_QUADS
+#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
 #undef TFI_QUAD
 #undef TFI_MIX
@@ -6193,6 +6232,7 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_X_ROW(p, n) tfi_bf16_pairs(p, n)
 #define TFI_X_STORE(p, v) D_STORE(p, v)
 #define TFI_W_QUADS(p) V_QUADS_BF16_PAIRS(p)
+#define TFI_W_JOIN(p, q) TFI_JOINED(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_BF16_PAIRS_N(p, n)
 TFI_DEFINE_QUADS_PACK(bf16)
 TFI_DEFINE_MATMUL(bf16_dot, part)
@@ -6203,6 +6243,7 @@ TFI_DEFINE_MATMUL(bf16_dot, part)
 #undef TFI_X_ROW
 #undef TFI_X_STORE
 #undef TFI_W_QUADS
+#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
 #undef TFI_W
 #undef TFI_W_LOAD
@@ -6934,6 +6975,9 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef V_QUADS_F16
 #undef V_QUADS_BF16
 #undef V_MIX
+#undef V_JOIN
+#undef V_JOIN_F16
+#undef V_JOIN_BF16
 #undef TFI_CHUNKS
 #undef V_SET
 #undef V_LOAD

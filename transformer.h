@@ -6656,25 +6656,32 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, TFI_I t
     return V_FMA(scales[2 + g], TFI_BLOCK_FLOATS(x, two ? 13 + g : 10), sum);
 }
 
-/* A unit times a token.  The integers are dotted as they are fetched, and the 4 sums of a piece are
- * added up afterwards: the same integers as in a panel. */
+/* Half h of a unit, or of its first blocks, dotted with a token's: a vector for each step. */
+static TFI_TARGET TFI_INLINE void TFI_K(half_dot)(const tfi_format *f, const unsigned char *src,
+                                                  const int first, int blocks,
+                                                  const unsigned char *x, const int h, TFI_I *s) {
+    const int step = TFI_LANES / 4; /* blocks */
+    s[0] = TFI_K(piece_dot)(f, src, first, x, 0, h, s[0]);
+    if (blocks > step) s[1] = TFI_K(piece_dot)(f, src, first, x, 1, h, s[1]);
+    if (blocks > 2 * step) s[2] = TFI_K(piece_dot)(f, src, first, x, 2, h, s[2]);
+    if (blocks > 3 * step) s[3] = TFI_K(piece_dot)(f, src, first, x, 3, h, s[3]);
+}
+
+/* A unit, or the first blocks of one, times a token.  The integers are dotted as they are fetched,
+ * and the 4 sums of a piece are added up afterwards: the same integers as in a panel. */
 static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const unsigned char *src,
-                                                   const int first, const unsigned char *x,
-                                                   const TFI_V *scales, TFI_V sum) {
+                                                   const int first, int blocks,
+                                                   const unsigned char *x, const TFI_V *scales,
+                                                   TFI_V sum) {
     const int two = f->groups == 2;
-    TFI_I a = TFI_K(piece_dot)(f, src, first, x, 0, 0, D_ZERO),
-          b = TFI_K(piece_dot)(f, src, first, x, 1, 0, D_ZERO),
-          c = TFI_K(piece_dot)(f, src, first, x, 2, 0, D_ZERO),
-          d = TFI_K(piece_dot)(f, src, first, x, 3, 0, D_ZERO);
+    TFI_I s[4] = {D_ZERO, D_ZERO, D_ZERO, D_ZERO};
+    TFI_K(half_dot)(f, src, first, blocks, x, 0, s);
     if (two) {
-        sum = TFI_K(group_sum)(f, TFI_K(gather_sums)(a, b, c, d), x, 0, scales, sum);
-        a = b = c = d = D_ZERO;
+        sum = TFI_K(group_sum)(f, TFI_K(gather_sums)(s[0], s[1], s[2], s[3]), x, 0, scales, sum);
+        s[0] = s[1] = s[2] = s[3] = D_ZERO;
     }
-    a = TFI_K(piece_dot)(f, src, first, x, 0, 1, a),
-    b = TFI_K(piece_dot)(f, src, first, x, 1, 1, b);
-    c = TFI_K(piece_dot)(f, src, first, x, 2, 1, c),
-    d = TFI_K(piece_dot)(f, src, first, x, 3, 1, d);
-    return TFI_K(group_sum)(f, TFI_K(gather_sums)(a, b, c, d), x, two, scales, sum);
+    TFI_K(half_dot)(f, src, first, blocks, x, 1, s);
+    return TFI_K(group_sum)(f, TFI_K(gather_sums)(s[0], s[1], s[2], s[3]), x, two, scales, sum);
 }
 
 /* Rows of n blocks of a type known to the compiler: times one token if there is one, or unpacked.
@@ -6713,7 +6720,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
                 scales[i] =
                     V_IF_LESS(V_LOAD(numbers), V_SET((float)(n - b)), scales[i], V_SET(0.0f));
             if (token) {
-                sum = TFI_K(unit_dot)(f, codes, first, x, scales, sum);
+                sum = TFI_K(unit_dot)(f, codes, first, n - b, x, scales, sum);
                 x += TFI_UNIT_X * TFI_VECTOR;
                 continue;
             }

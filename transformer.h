@@ -4575,7 +4575,7 @@ static TFI_TARGET TFI_INLINE float tfi_max16(__m512 v) {
 #define V_QUADS_BF16(halves)                                                                       \
     tfi_widen_bf16_16(_mm256_maskz_broadcastq_epi64((__mmask8)0xff, halves))
 #define V_MIX(a, b, which) _mm512_maskz_shuffle_f32x4(TFI_ALL16, a, b, which)
-/* Half of a step from p and from q beside each other. */
+/* Columns of two rows, from p and from q, half a vector of weights each, beside each other. */
 #define TFI_JOINED(p, q)                                                                           \
     tfi_join(_mm256_loadu_si256((const __m256i *)(const void *)(p)),                               \
              _mm256_loadu_si256((const __m256i *)(const void *)(q)))
@@ -5868,6 +5868,8 @@ typedef struct tfi_part {
         TFI_TURN(TFI_EIGHT_MAC, first, v0, v1, v2, v3)                                             \
         TFI_TURN(TFI_EIGHT_MAC, second, v4, v5, v6, v7)                                            \
     }
+/* Weights of a product of one token that are taken to be in a cache, at most. */
+enum { TFI_CACHED_BYTES = 1 << 18 };
 #define TFI_DEFINE_ONE(type)                                                                       \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(eight_##type)(                                    \
         const TFI_W *w, size_t w_stride, int rows, int apart, const TFI_X_ELEMENT *x, int k,       \
@@ -5904,11 +5906,11 @@ typedef struct tfi_part {
         const int groups = p->rows / 8, done = 8 * groups, rest = p->rows - done;                  \
         const int k = p->stop - p->from, more = p->from > 0;                                       \
         /* so little is in a cache: rows go in order, unasked for */                               \
-        const int cached = (size_t)p->rows * w_stride * sizeof(TFI_W) <= 1 << 18;                  \
-        const int step = cached ? 8 : 1;                                                           \
+        const int cached = (size_t)p->rows * w_stride * sizeof(TFI_W) <= TFI_CACHED_BYTES;         \
+        const int step = cached ? 8 : 1, apart = cached ? 1 : groups;                              \
         x += p->from;                                                                              \
         for (int g = 0; g < groups; g++, w += (size_t)step * w_stride)                             \
-            TFI_K(eight_##type)(w, w_stride, 8, cached ? 1 : groups, x, k, out + g * step, more);  \
+            TFI_K(eight_##type)(w, w_stride, 8, apart, x, k, out + g * step, more);                \
         w += (size_t)(done - groups * step) * w_stride;                                            \
         if (rest) TFI_K(eight_##type)(w, w_stride, rest, 1, x, k, out + done, more);               \
     }
@@ -6057,12 +6059,12 @@ TFI_DEFINE_QUADS_PACK(f32)
 #define TFI_W_LOAD(p) V_LOAD(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_N(p, n)
 #define TFI_W_QUADS(p) V_QUADS(p)
-#define TFI_W_JOIN(p, q) V_JOIN(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_N(p, n)
+#define TFI_W_JOIN(p, q) V_JOIN(p, q)
 TFI_DEFINE_MATMUL(f32, part)
 #undef TFI_W_QUADS
-#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
+#undef TFI_W_JOIN
 #undef TFI_W
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
@@ -6071,24 +6073,24 @@ TFI_DEFINE_MATMUL(f32, part)
 #define TFI_W_LOAD(p) V_FROM_F16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_F16_N(p, n)
 #define TFI_W_QUADS(p) V_QUADS_F16(TFI_HALVES4(p))
-#define TFI_W_JOIN(p, q) V_JOIN_F16(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_F16(TFI_HALVES4_N(p, n))
+#define TFI_W_JOIN(p, q) V_JOIN_F16(p, q)
 TFI_DEFINE_MATMUL(f16, wide)
 #undef TFI_W_QUADS
-#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
+#undef TFI_W_JOIN
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N
 
 #define TFI_W_LOAD(p) V_FROM_BF16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_BF16_N(p, n)
 #define TFI_W_QUADS(p) V_QUADS_BF16(TFI_HALVES4(p))
-#define TFI_W_JOIN(p, q) V_JOIN_BF16(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_BF16(TFI_HALVES4_N(p, n))
+#define TFI_W_JOIN(p, q) V_JOIN_BF16(p, q)
 TFI_DEFINE_MATMUL(bf16, wide)
 #undef TFI_W_QUADS
-#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
+#undef TFI_W_JOIN
 #undef TFI_QUAD
 #undef TFI_MIX
 #undef TFI_X_QUADS
@@ -6232,8 +6234,8 @@ TFI_DEFINE_ACCUMULATE(f16)
 #define TFI_X_ROW(p, n) tfi_bf16_pairs(p, n)
 #define TFI_X_STORE(p, v) D_STORE(p, v)
 #define TFI_W_QUADS(p) V_QUADS_BF16_PAIRS(p)
-#define TFI_W_JOIN(p, q) TFI_JOINED(p, q)
 #define TFI_W_QUADS_N(p, n) V_QUADS_BF16_PAIRS_N(p, n)
+#define TFI_W_JOIN(p, q) TFI_JOINED(p, q)
 TFI_DEFINE_QUADS_PACK(bf16)
 TFI_DEFINE_MATMUL(bf16_dot, part)
 #undef TFI_QUAD
@@ -6243,8 +6245,8 @@ TFI_DEFINE_MATMUL(bf16_dot, part)
 #undef TFI_X_ROW
 #undef TFI_X_STORE
 #undef TFI_W_QUADS
-#undef TFI_W_JOIN
 #undef TFI_W_QUADS_N
+#undef TFI_W_JOIN
 #undef TFI_W
 #undef TFI_W_LOAD
 #undef TFI_W_LOAD_N

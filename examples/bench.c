@@ -4,8 +4,9 @@
  *     build/bench --shape llama-3.2-1b --dtype bf16 --threads 2
  *
  * Prefill (many tokens in one call) is limited by arithmetic, decode (one token per call) by
- * reading every weight from memory.  Both limits are measured in the same run, between the
- * repeats, with the same number of threads: other programs slow down both sides of the ratio.
+ * reading every weight from memory.  Both limits are measured before and after each repeat, with
+ * the same number of threads, and a repeat's share of a limit is its share of these two
+ * measurements: other programs slow down both sides of the ratio.
  */
 #include "common.h"
 #include <ctype.h>
@@ -63,11 +64,23 @@ typedef struct subject {
     int32_t *tokens;
 } subject;
 
-/* What came out: one speed per repeat, and the best probes. */
+/* One number per measurement; sorted when all are there. */
+typedef struct series {
+    int n;
+    double at[2 * MAX_REPEATS + 1];
+} series;
+
+/* What came out of one kind of pass, a number per repeat. */
+typedef struct speeds {
+    series tokens;                     /* per second */
+    series bandwidth_share, ops_share; /* of the limits before and after the repeat */
+    double bytes_per_token, ops_per_token;
+} speeds;
+
 typedef struct results {
-    double prefill[MAX_REPEATS], decode[MAX_REPEATS]; /* tokens per second */
-    double bandwidth;                                 /* bytes per second */
-    double arithmetic; /* float32 or BF16 operations per second, as the model's row computes */
+    speeds prefill, decode;
+    series bandwidth;  /* bytes per second: before each pass, and after the last */
+    series arithmetic; /* float32 or BF16 operations per second, as the model's row computes */
     double peak_memory;
 } results;
 
@@ -277,7 +290,7 @@ static double probe_bandwidth(const char *buffer, int n_threads) {
 
 /* Operations per second. */
 static double probe_arithmetic(int bf16, int n_threads) {
-    int ops, steps = 4000000;
+    int ops, steps = 20000000;
     fma_probe *probe = choose_fma(bf16, &ops);
     float sum = 0, seed = probe_sink == 1 ? 0.5f : 0.25f; /* not a constant */
     double start = seconds();
@@ -579,78 +592,116 @@ static double peak_memory(void) {
 #endif
 }
 
-static void run_probes(results *r, const char *buffer, int bf16, int n_threads) {
-    double bandwidth = probe_bandwidth(buffer, n_threads);
-    double arithmetic = probe_arithmetic(bf16, n_threads);
-    r->bandwidth = bandwidth > r->bandwidth ? bandwidth : r->bandwidth;
-    r->arithmetic = arithmetic > r->arithmetic ? arithmetic : r->arithmetic;
-}
+static void add(series *s, double value) { s->at[s->n++] = value; }
+
+/* The mean of the last two. */
+static double recent(const series *s) { return (s->at[s->n - 2] + s->at[s->n - 1]) / 2; }
 
 static int compare_doubles(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
+static void sort(series *s) { qsort(s->at, (size_t)s->n, sizeof(double), compare_doubles); }
+
+static double median(const series *sorted) {
+    return (sorted->at[(sorted->n - 1) / 2] + sorted->at[sorted->n / 2]) / 2;
+}
+
+/* Where the probes run. */
+typedef struct bench_probes {
+    void *memory;
+    const char *buffer; /* aligned */
+    int bf16, n_threads;
+} bench_probes;
+
+static bench_probes new_probes(const subject *s, const arguments *a) {
+    bench_probes p;
+    p.n_threads = a->options.n_threads > 1 ? a->options.n_threads : 1;
+    p.bf16 = s->dtype == TRANSFORMER_BF16 && !a->options.full_precision &&
+             strcmp(transformer_isa(s->model), "avx512bf16") == 0;
+    p.memory = allocate(PROBE_BYTES + 64, 1);
+    memset(p.memory, 1, PROBE_BYTES + 64);
+    p.buffer = (const char *)p.memory + (64 - (uintptr_t)p.memory % 64) % 64;
+    return p;
+}
+
+static void run_probes(const bench_probes *p, results *r) {
+    add(&r->bandwidth, probe_bandwidth(p->buffer, p->n_threads));
+    add(&r->arithmetic, probe_arithmetic(p->bf16, p->n_threads));
+}
+
+/* n tokens, per_call at a time, and the limits after them; those before them are known. */
+static void measure_pass(const subject *s, const arguments *a, const bench_probes *p, results *r,
+                         speeds *v, int n, int per_call) {
+    double tokens = a->batch * n / run_tokens(s, a, a->depth, n, per_call);
+    run_probes(p, r);
+    add(&v->tokens, tokens);
+    add(&v->bandwidth_share, tokens * v->bytes_per_token / recent(&r->bandwidth));
+    add(&v->ops_share, tokens * v->ops_per_token / recent(&r->arithmetic));
+}
+
 static void measure(const subject *s, const arguments *a, results *r) {
-    int n_threads = a->options.n_threads > 1 ? a->options.n_threads : 1;
-    int bf16 = s->dtype == TRANSFORMER_BF16 && !a->options.full_precision &&
-               strcmp(transformer_isa(s->model), "avx512bf16") == 0;
-    void *memory = allocate(PROBE_BYTES + 64, 1);
-    memset(memory, 1, PROBE_BYTES + 64);
-    const char *buffer = (const char *)memory + (64 - (uintptr_t)memory % 64) % 64;
+    bench_probes p = new_probes(s, a);
+    r->prefill.ops_per_token = prefill_ops(s, a) / a->batch / a->prefill;
+    r->decode.ops_per_token = decode_ops(s, a) / a->batch / a->decode;
+    r->decode.bytes_per_token = decode_bytes(s, a) / a->batch / a->decode;
 
     if (a->depth > 0) run_tokens(s, a, 0, a->depth, a->depth);
     run_tokens(s, a, a->depth, a->prefill, a->prefill); /* warm-up */
     run_tokens(s, a, a->depth, a->decode < 4 ? a->decode : 4, 1);
+    run_probes(&p, r);
     for (int i = 0; i < a->repeats; i++) {
-        run_probes(r, buffer, bf16, n_threads);
-        r->prefill[i] = a->batch * a->prefill / run_tokens(s, a, a->depth, a->prefill, a->prefill);
-        run_probes(r, buffer, bf16, n_threads);
-        r->decode[i] = a->batch * a->decode / run_tokens(s, a, a->depth, a->decode, 1);
+        measure_pass(s, a, &p, r, &r->prefill, a->prefill, a->prefill);
+        measure_pass(s, a, &p, r, &r->decode, a->decode, 1);
     }
-    run_probes(r, buffer, bf16, n_threads);
     r->peak_memory = peak_memory() - (double)PROBE_BYTES; /* the buffer is no part of it */
-    qsort(r->prefill, (size_t)a->repeats, sizeof(double), compare_doubles);
-    qsort(r->decode, (size_t)a->repeats, sizeof(double), compare_doubles);
-    free(memory);
+    free(p.memory);
+
+    series *all[] = {&r->prefill.tokens,
+                     &r->prefill.bandwidth_share,
+                     &r->prefill.ops_share,
+                     &r->decode.tokens,
+                     &r->decode.bandwidth_share,
+                     &r->decode.ops_share,
+                     &r->bandwidth,
+                     &r->arithmetic};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) sort(all[i]);
 }
 
 /* ---- the report ---- */
 
-static double median(const double *sorted, int n) {
-    return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
-}
+static double spread(const series *s) { return (s->at[s->n - 1] - s->at[0]) / 2 / median(s); }
 
-/* One row.  bytes and ops are per token. */
-static void print_row(const char *name, int tokens, const double *speed, const arguments *a,
-                      const results *r, double bytes, double ops) {
-    double middle = median(speed, a->repeats);
-    double spread = (speed[a->repeats - 1] - speed[0]) / 2 / middle;
+static void print_row(const char *name, int tokens, const speeds *v) {
+    double middle = median(&v->tokens);
     char label[32];
     snprintf(label, sizeof label, "%s %d", name, tokens);
-    printf("%-14s %10.1f  +-%4.1f %%", label, middle, 100 * spread);
-    if (bytes > 0)
-        printf(" %10.2f %7.1f %%", bytes * middle / 1e9, 100 * bytes * middle / r->bandwidth);
+    printf("%-14s %10.1f  +-%4.1f %%", label, middle, 100 * spread(&v->tokens));
+    if (v->bytes_per_token > 0)
+        printf(" %10.2f %7.1f %%", v->bytes_per_token * middle / 1e9,
+               100 * median(&v->bandwidth_share));
     else printf(" %10s %9s", "-", "-");
-    printf(" %11.2f %7.1f %%\n", ops * middle / 1e9, 100 * ops * middle / r->arithmetic);
+    printf(" %11.2f %7.1f %%\n", v->ops_per_token * middle / 1e9, 100 * median(&v->ops_share));
 }
 
 static void print_table(const subject *s, const arguments *a, const results *r) {
-    printf("%s   %s   %s   threads %d   batch %d   depth %d   median of %d\n\n",
+    double bandwidth = median(&r->bandwidth), arithmetic = median(&r->arithmetic);
+    printf("%s   %s   %s   threads %d   batch %d   depth %d   medians of %d\n\n",
            a->shape ? a->shape : a->model, transformer_dtype_name(s->dtype),
            transformer_isa(s->model), a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch,
            a->depth, a->repeats);
     printf("%-14s %10s  %8s %10s %9s %11s %9s\n", "", "tokens/s", "spread", "GB/s", "of limit",
            "Gflop/s", "of limit");
-    print_row("prefill", a->prefill, r->prefill, a, r, 0,
-              prefill_ops(s, a) / a->batch / a->prefill);
-    print_row("decode", a->decode, r->decode, a, r, decode_bytes(s, a) / a->batch / a->decode,
-              decode_ops(s, a) / a->batch / a->decode);
-    printf("%-14s %10s  %8s %10.2f %9s %11.2f\n\n", "limits", "", "", r->bandwidth / 1e9, "",
-           r->arithmetic / 1e9);
+    print_row("prefill", a->prefill, &r->prefill);
+    print_row("decode", a->decode, &r->decode);
+    printf("%-14s %10s  %8s %10.2f %9s %11.2f\n", "limits", "", "", bandwidth / 1e9, "",
+           arithmetic / 1e9);
+    printf("%-14s %10s  %8s %10s +-%4.1f %% %11s +-%4.1f %%\n\n", "their spread", "", "", "",
+           100 * spread(&r->bandwidth), "", 100 * spread(&r->arithmetic));
     printf("weights %.1f MB per pass, peak memory %.1f MB\n", s->weight_bytes / 1e6,
            r->peak_memory / 1e6);
-    if (decode_bytes(s, a) / a->batch / a->decode * median(r->decode, a->repeats) > r->bandwidth)
+    if (median(&r->decode.bandwidth_share) > 1)
         printf("more than the memory gives: the weights are in the caches\n");
 }
 
@@ -663,16 +714,18 @@ static void print_json_string(const char *text) {
     putchar('"');
 }
 
-static void print_json_row(const char *name, int tokens, const double *speed, const arguments *a) {
+static void print_json_row(const char *name, int tokens, const speeds *v) {
+    double middle = median(&v->tokens);
     printf(",\"%s\":{\"tokens\":%d,\"tokens_per_s\":%.6g,\"min\":%.6g,\"max\":%.6g", name, tokens,
-           median(speed, a->repeats), speed[0], speed[a->repeats - 1]);
+           middle, v->tokens.at[0], v->tokens.at[v->tokens.n - 1]);
+    if (v->bytes_per_token > 0)
+        printf(",\"bytes_per_s\":%.6g,\"bytes_share\":%.4g", v->bytes_per_token * middle,
+               median(&v->bandwidth_share));
+    printf(",\"ops_per_s\":%.6g,\"ops_share\":%.4g}", v->ops_per_token * middle,
+           median(&v->ops_share));
 }
 
 static void print_json(const subject *s, const arguments *a, const results *r) {
-    double bytes = decode_bytes(s, a) / a->batch / a->decode;
-    double ops[2];
-    ops[0] = prefill_ops(s, a) / a->batch / a->prefill * median(r->prefill, a->repeats);
-    ops[1] = decode_ops(s, a) / a->batch / a->decode * median(r->decode, a->repeats);
     printf("{\"model\":");
     print_json_string(a->shape ? a->shape : a->model);
     printf(",\"dtype\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"batch\":%d,\"depth\":%d,"
@@ -680,15 +733,11 @@ static void print_json(const subject *s, const arguments *a, const results *r) {
            transformer_dtype_name(s->dtype), transformer_isa(s->model),
            a->options.n_threads > 1 ? a->options.n_threads : 1, a->batch, a->depth, a->repeats,
            a->options.full_precision, transformer_dtype_name(a->options.kv_dtype));
-    print_json_row("prefill", a->prefill, r->prefill, a);
-    printf(",\"ops_per_s\":%.6g,\"ops_share\":%.4g}", ops[0], ops[0] / r->arithmetic);
-    print_json_row("decode", a->decode, r->decode, a);
-    bytes *= median(r->decode, a->repeats);
-    printf(",\"bytes_per_s\":%.6g,\"bytes_share\":%.4g,\"ops_per_s\":%.6g,\"ops_share\":%.4g}",
-           bytes, bytes / r->bandwidth, ops[1], ops[1] / r->arithmetic);
+    print_json_row("prefill", a->prefill, &r->prefill);
+    print_json_row("decode", a->decode, &r->decode);
     printf(",\"limits\":{\"bytes_per_s\":%.6g,\"ops_per_s\":%.6g},\"weight_bytes\":%.0f,"
            "\"peak_memory\":%.0f}\n",
-           r->bandwidth, r->arithmetic, s->weight_bytes, r->peak_memory);
+           median(&r->bandwidth), median(&r->arithmetic), s->weight_bytes, r->peak_memory);
 }
 
 /* ---- where the time goes ----
@@ -769,11 +818,11 @@ static void print_profile(subject *s, const arguments *a, const results *r, int 
                100 * seconds_spent / total);
         if (bytes > 0 && !is_prefill)
             printf(" %10.2f %7.1f %%", bytes / seconds_spent / 1e9,
-                   100 * bytes / seconds_spent / r->bandwidth);
+                   100 * bytes / seconds_spent / median(&r->bandwidth));
         else printf(" %10s %9s", "-", "-");
         if (ops > 0)
             printf(" %11.2f %7.1f %%", ops / seconds_spent / 1e9,
-                   100 * ops / seconds_spent / r->arithmetic);
+                   100 * ops / seconds_spent / median(&r->arithmetic));
         putchar('\n');
     }
 }

@@ -432,6 +432,11 @@ group_examples() {
     job "all programs: --help; names that convert refuses" offer_help
     job "convert: an error names the file once; logits: a note beyond the context" messages
     [ -f examples/bench.c ] && job "bench: its table, profile and JSON" bench_reports
+    if has python3; then
+        job "compare_speed: two builds; a program with llama-bench's options" compare_speed
+    else
+        skip "python3 is not installed"
+    fi
     if [ -f examples/grammar.h ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: text that follows a grammar" grammar_text
     fi
@@ -524,6 +529,30 @@ bench_reports() {
     "$program" "$program.gguf" -p 8 -n 2 -r 1 --accuracy |
         grep -q '^against full precision: NMSE [0-9.]*e-0[4-6], KL divergence [0-9.]*[1-9]' || return 1
     "$program" --shape stories15m -p 8 -n 2 -r 1 --accuracy | grep -q 'NMSE 0, KL divergence 0 nats' || return 1
+}
+
+# The other program is a script that answers, in llama-bench's form, only what it has to be asked.
+compare_speed() {
+    made bench || return 1
+    script=tests/compare_speed.py peer=$out/examples.llama-bench told="$out/examples.compared"
+    python3 $script --rounds 2 build/bench build/bench -- --shape stories15m -p 8 -n 2 >"$told" || return 1
+    [ "$(grep -cE '^(prefill|decode)( +[0-9.]+){3}   \([0-9.]+ [0-9.]+\)$' "$told")" = 2 ] || return 1
+    cat >"$peer" <<'EOF'
+#!/bin/sh
+[ "$*" = "-m m.gguf -p 8 -n 2 -t 2 -ctk f16 -ctv f16 -fa 1 -r 3 -o json -d 4 --x y" ] || { echo "$@" >&2 && exit 1; }
+echo '[{"n_prompt": 8, "n_gen": 0, "avg_ts": 40.0}, {"n_prompt": 0, "n_gen": 2, "avg_ts": 8.0}]'
+EOF
+    cat >"$out/examples.fake-bench" <<'EOF'
+#!/bin/sh
+echo '{"prefill":{"tokens_per_s":60},"decode":{"tokens_per_s":4}}'
+EOF
+    chmod +x "$peer" "$out/examples.fake-bench"
+    export LLAMA_BENCH="$peer" LLAMA_BENCH_ARGS="--x y"
+    compared="python3 $script --rounds 1 $out/examples.fake-bench -- m.gguf -p 8 -n 2 -d 4 -r 3 --kv f16"
+    $compared --threads 2 >"$told" || return 1
+    grep -q '^prefill  *60.00  *40.00  *1.500 ' "$told" && grep -q '^decode  *4.00  *8.00  *0.500 ' "$told" || return 1
+    if $compared --threads 3 >"$told" 2>&1; then return 1; fi
+    grep -q 'status 1' "$told" || return 1
 }
 
 same_text() {

@@ -366,9 +366,9 @@ group_sanitizers() {
         kernels="contract formats kernels math" calls=-DTFI_INLINE=inline
         rest=$(for name in $names; do case " $kernels " in *" $name "*) ;; *) echo "$name" ;; esac; done)
         # shellcheck disable=SC2086
-        tests_run "address" "$cc -O1 -g $calls $few -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed "s,contract,&:brief,; s,kernels,&:brief,")
+        tests_run "address" "$cc -O1 -g $calls $few -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed -E 's,contract|kernels|formats,&:brief,g')
         # shellcheck disable=SC2086
-        tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels:brief formats math
+        tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels:brief formats:brief math
         tests_run "address, files read instead of mapped" \
             "$cc -O1 -g -DTRANSFORMER_NO_SIMD -DMODEL_FILE_NO_MMAP $flags" "" model_file
         include_run "address and undefined" "$cc -O1 -g $calls $flags" "" "$(best_isa)"

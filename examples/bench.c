@@ -369,8 +369,9 @@ static uint64_t random_bits(uint64_t i) {
 
 /* Random numbers of both signs between 2^-7 and 2^-5 in size, made of random bits without any
  * conversion: the sign, the lowest bit of the exponent and the mantissa are random, the rest of
- * the exponent is fixed.  Quantised blocks get what F16 gets, so that their scales are such numbers
- * (MXFP4 has a byte as exponent: 2^-9 .. 2^-1).  n = words of 64 bits. */
+ * the exponent is fixed.  Quantised blocks get such halves between 2^-13 and 2^-11, which are their
+ * scales (MXFP4's are bytes: 2^-15 .. 2^-8): weights as small as a trained model's, or activations
+ * would come out that no model has, and denormals, which take longer.  n = words of 64 bits. */
 static void fill_random(uint64_t *out, size_t n, int dtype, uint64_t seed) {
     uint64_t random = dtype == TRANSFORMER_F32     ? 0x80FFFFFF80FFFFFFu
                       : dtype == TRANSFORMER_BF16  ? 0x80FF80FF80FF80FFu
@@ -378,8 +379,9 @@ static void fill_random(uint64_t *out, size_t n, int dtype, uint64_t seed) {
                                                    : 0x87FF87FF87FF87FFu;
     uint64_t fixed = dtype == TRANSFORMER_F32     ? 0x3C0000003C000000u
                      : dtype == TRANSFORMER_BF16  ? 0x3C003C003C003C00u
-                     : dtype == TRANSFORMER_MXFP4 ? 0x7878787878787878u
-                                                  : 0x2000200020002000u;
+                     : dtype == TRANSFORMER_MXFP4 ? 0x7070707070707070u
+                     : dtype == TRANSFORMER_F16   ? 0x2000200020002000u
+                                                  : 0x0800080008000800u;
 #ifdef _OPENMP
 #pragma omp parallel for schedule(static)
 #endif

@@ -411,7 +411,7 @@ group_valgrind() {
     finish "no read of uninitialised memory, no leak"
 }
 
-# The "cc ..." lines in the first comments of the programs, and without warnings; toy and generate run.
+# The "cc ..." lines in the first comments of the programs, and without warnings; what no other test runs of them.
 group_examples() {
     for file in examples/*.c tests/test_*.c; do
         [ -f "$file" ] || continue
@@ -431,6 +431,9 @@ group_examples() {
     fi
     job "all programs: --help; names that convert refuses" offer_help
     job "convert: an error names the file once; logits: a note beyond the context" messages
+    job "toy: continues what is repeated" toy_repeats
+    job "logits: the same bytes in chunks, on threads and of the last position; options that round" same_logits
+    job "make install and make lines" installed
     [ -f examples/bench.c ] && job "bench: its table, profile and JSON" bench_reports
     if has python3; then
         job "compare_speed: two builds; a program with llama-bench's options" compare_speed
@@ -452,6 +455,51 @@ group_examples() {
 }
 
 made() { "${MAKE:-make}" -s "build/$1"; } # an example, as make builds it
+
+toy_repeats() {
+    made toy && build/toy | grep -q '^200 patterns, 0 continued wrongly$'
+}
+
+same_logits() {
+    made logits || return 1
+    program="build/logits examples/toy_lm --tokens 5,1,99,7,300,12,12,60" bytes=$out/examples.logits
+    $program --all >"$bytes.all" || return 1
+    vocab=$(($(wc -c <"$bytes.all") / 8)) # bytes of a row
+    [ "$vocab" -gt 400 ] && [ $((vocab * 8)) = "$(wc -c <"$bytes.all")" ] || return 1
+    tail -c "$vocab" "$bytes.all" >"$bytes.last"
+    $program | cmp - "$bytes.last" || return 1
+    for way in "--chunk 1" "--chunk 3" "--chunk 8 --threads 2" "--threads 3" "--full-precision" "--kv f32"; do
+        # shellcheck disable=SC2086
+        $program --all $way | cmp - "$bytes.all" || return 1
+    done
+    for way in "--kv f16" "--isa scalar"; do
+        # shellcheck disable=SC2086
+        $program --all $way >"$bytes.other" || return 1
+        if [ "$way" != "--isa scalar" ] || [ "$(best_isa)" != scalar ]; then
+            if cmp -s "$bytes.other" "$bytes.all"; then return 1; fi
+        fi
+        [ "$(wc -c <"$bytes.other")" = $((vocab * 8)) ] || return 1
+    done
+    echo 5,1,99,7,300,12,12,60 | build/logits examples/toy_lm --tokens - | cmp - "$bytes.last" || return 1
+    for wrong in "--tokens 1,999999" "--tokens x" "--tokens 1 --chunk 0" "--tokens 1 --isa best" "--tokens 1 --kv f8"; do
+        # shellcheck disable=SC2086
+        if build/logits examples/toy_lm $wrong >"$bytes.other" 2>"$bytes.error"; then return 1; fi
+        [ ! -s "$bytes.other" ] && [ "$(wc -l <"$bytes.error")" = 1 ] || return 1
+    done
+}
+
+installed() {
+    to=$(pwd)/$out/examples.installed
+    rm -rf "$to" && "${MAKE:-make}" -s install DESTDIR="$to" PREFIX=/p && cmp transformer.h "$to/p/include/transformer.h" || return 1
+    grep -q '^Libs: -lm$' "$to/p/share/pkgconfig/transformer.pc" || return 1
+    version=$(sed -n 's/^Version: //p' "$to/p/share/pkgconfig/transformer.pc")
+    printf '%s' "$version" | grep -q -E '^[0-9]+\.[0-9]+\.[0-9]+$' || return 1
+    printf '#include "transformer.h"\n#include <stdio.h>\nint main(void) { return printf("%%d", transformer_version()) < 0; }\n' >"$to.c"
+    ${CC:-cc} -DTRANSFORMER_IMPLEMENTATION -DTRANSFORMER_NO_SIMD -I"$to/p/include" "$to.c" -o "$to.run" -lm || return 1
+    [ "$("$to.run")" = "$(echo "$version" | awk -F. '{ print $1 * 10000 + $2 * 100 + $3 }')" ] || return 1
+    "${MAKE:-make}" -s uninstall DESTDIR="$to" PREFIX=/p && [ ! -e "$to/p/include/transformer.h" ] || return 1
+    "${MAKE:-make}" -s lines
+}
 
 messages() {
     made convert && made logits || return 1

@@ -214,7 +214,7 @@ def train_other(name, text, size):
 
 
 def all_tokenizers(text, size):
-    """(name, file name, bytes, encode(text, special) -> ids)"""
+    """(name, file name, bytes, encode(text) -> ids, decode(ids) -> text)"""
     for name in BYTE_LEVEL + OTHERS:
         t = train_byte_level(name, text, size) if name in BYTE_LEVEL else train_other(name, text, size + 256)
         # vocabularies are written in the order of their ids
@@ -222,11 +222,19 @@ def all_tokenizers(text, size):
 
         def encode(line, t=t):
             return t.encode(line, add_special_tokens=False).ids
-        yield name, "tokenizer.json", json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(), encode
+
+        def decode(ids, t=t):
+            return t.decode(ids, skip_special_tokens=False)
+        yield (name, "tokenizer.json", json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(), encode,
+               decode)
     for name, options in SENTENCEPIECE.items():
         model = train_sentencepiece(text, size + 300, **options)
         sp = sentencepiece.SentencePieceProcessor(model_proto=model)
-        yield name, "tokenizer.model", model, sp.encode
+
+        def decode(ids, sp=sp):
+            return sp.decode(ids).replace(" \u2047 ", "<unk>")  # its picture of what is not known
+        yield name, "tokenizer.model", model, sp.encode, decode
+
 
 
 def is_special(name):
@@ -239,7 +247,7 @@ def check(n, exe="build/tokenize"):
     # lines end at \n only; \r and others are text
     lines = text.split("\n")
     failed = 0
-    for name, file, data, encode in all_tokenizers(train, 2000):
+    for name, file, data, encode, decode in all_tokenizers(train, 2000):
         folder = tempfile.mkdtemp()
         with open(os.path.join(folder, file), "wb") as f:
             f.write(data)
@@ -254,6 +262,11 @@ def check(n, exe="build/tokenize"):
             if want != ids:
                 at = next((i for i, (a, b) in enumerate(zip(want, ids)) if a != b), min(len(want), len(ids)))
                 bad.append(f"{line[:80]!r}: from {at}: {ids[at:at + 8]}, not {want[at:at + 8]}")
+        run = subprocess.run([exe, folder, "--decode"] + options[1:], input=run.stdout, capture_output=True)
+        text, want = run.stdout.decode(errors="replace"), "".join(decode(ids) + "\n" for ids in got)
+        if text != want:
+            at = next((i for i, (a, b) in enumerate(zip(want, text)) if a != b), min(len(want), len(text)))
+            bad.append(f"decoded: {text[at - 20:at + 20]!r}, not {want[at - 20:at + 20]!r}")
         # sums of scores are rounded elsewhere in a long text: of unigrams only short ones are the same to the last bit
         whole = "\n".join(lines[:100 if "unigram" in name else 2000])
         run = subprocess.run([exe, folder, "--whole"] + options, input=whole.encode(), capture_output=True)
@@ -457,7 +470,7 @@ def goldens(folder="tests/data/tokenizers"):
         SENTENCEPIECE[name]["normalization_rule_tsv"] = rules.name
     write("text.txt", text.encode())
     cases = []
-    for name, file, data, encode in all_tokenizers(train, 460):
+    for name, file, data, encode, _ in all_tokenizers(train, 460):
         # what names added tokens may differ where a file format says less about them
         if name in ("llama3", "gpt4o", "gpt2", "deepseek_coder"):
             data = json.loads(data)

@@ -392,8 +392,7 @@ typedef enum transformer_role {
 
 typedef void transformer_task(void *arg, int index);
 
-/* Runs task(arg, i) once for each i in 0 .. n-1, in any order, on any threads; returns when all
- * are done. */
+/* Runs task(arg, i) once for each i in 0 .. n-1, in any order, on any threads; then returns. */
 typedef void transformer_parallel(void *user, transformer_task *task, void *arg, int n);
 
 typedef struct transformer_options {
@@ -462,8 +461,8 @@ typedef struct transformer_view {
     float *data;
 } transformer_view;
 
-/* Called from the thread that called transformer_run, never from two at once.  Return 0 to go on;
- * anything else stops the call with TRANSFORMER_STOPPED, and then nothing has advanced. */
+/* Called by the thread that called transformer_run (SCORES, WEIGHTS: by task 0 of options.parallel),
+ * one at a time.  Return 0 to go on; else the call stops: TRANSFORMER_STOPPED, nothing advanced. */
 typedef int transformer_tap_function(void *user, const transformer_view *view);
 
 typedef struct transformer_tap {
@@ -525,8 +524,7 @@ TRANSFORMER_API transformer_status transformer_decode(float *out, const transfor
  * all scales 1, untied. Sizes stay 0 and must be set. */
 TRANSFORMER_API void transformer_config_defaults(transformer_config *config);
 
-/* Is this configuration complete and possible?  CONFIG and an error that names the first wrong
- * field if not. */
+/* Is this configuration complete and possible?  If not CONFIG, and the error names a wrong field. */
 TRANSFORMER_API transformer_status transformer_config_check(const transformer_config *config,
                                                             transformer_error *error);
 
@@ -1201,7 +1199,9 @@ static const tfi_format tfi_formats[] = {{TRANSFORMER_F32, "F32", 1, 4, 4, 0, 0,
                                          {27, "I64", 0, 0, 0, 0, 0, 0, NULL},
                                          {28, "F64", 0, 0, 0, 0, 0, 0, NULL},
                                          {29, "IQ1_M", 0, 0, 0, 0, 0, 0, NULL},
-                                         {40, "NVFP4", 0, 0, 0, 0, 0, 0, NULL}};
+                                         {40, "NVFP4", 0, 0, 0, 0, 0, 0, NULL},
+                                         {41, "Q1_0", 0, 0, 0, 0, 0, 0, NULL},
+                                         {42, "Q2_0", 0, 0, 0, 0, 0, 0, NULL}};
 
 static const tfi_format *tfi_format_of(int dtype) {
     static const tfi_format unknown = {-1, "unknown type", 0, 0, 0, 0, 0, 0, NULL};

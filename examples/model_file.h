@@ -26,7 +26,7 @@
  *            llama2.c version 2 is 8-bit: it is dequantised to F32, exactly, at four bytes per
  *            weight, and model_file_info.dequantized says so.
  * REFUSES    What cannot be run exactly as its authors run it, naming the key or tensor: unknown
- *            families, RoPE types and activations, mixtures of experts, quantised weights,
+ *            families, RoPE types and activations, mixtures of experts, quantized safetensors,
  *            tensors that are missing, left over, misshapen, or of another type.  Nothing in a file
  *            is trusted; do not change a file while it is open.
  * GGUF       leaves out facts that its architectures imply (RoPE pairing, where the norms are,
@@ -1886,6 +1886,7 @@ static const struct {
                  {"MXFP4", 32, 17, 39, TRANSFORMER_MXFP4},
                  {"NVFP4", 64, 36, 40, -1},
                  {"Q1_0", 128, 18, 41, -1},
+                 {"Q2_0", 64, 18, 42, -1},
                  {"unknown", 1, 0, -1, -1}};
 
 enum { MFI_UNKNOWN = (int)(sizeof mfi_types / sizeof *mfi_types) - 1 };
@@ -2852,7 +2853,8 @@ static int mfi_gguf_tensor(model_file *mf, mfi_cursor *c, mfi_tensor *t) {
                         c->file->name, mfi_quote(name).text, (unsigned long)type);
     t->type = (uint8_t)i;
     if (t->dims[n_dims - 1] % (uint64_t)mfi_types[i].block != 0)
-        return mfi_gguf_bad(c, "rows are not whole blocks of its type");
+        return mfi_fail(c->error, MFI_WEIGHTS, "%s: tensor%s: its rows are not whole blocks of %s",
+                        c->file->name, mfi_quote(name).text, mfi_types[i].name);
     count = count / (uint64_t)mfi_types[i].block; /* times at most 292: checked by division */
     if (offset > c->file->size ||
         (mfi_types[i].bytes && count > c->file->size / (uint64_t)mfi_types[i].bytes))

@@ -535,10 +535,19 @@ static size_t llama2c(int version, int tied) {
     return tied ? n : put_tensor(n, 11, 1, L2C_VOCAB * L2C_DIM, q8);
 }
 
-/* One checkpoint: every other size of the file, and every byte of the header changed. */
+/* One checkpoint: every other size of the file, every byte of the header changed, and each field. */
 static void spoil_llama2c(int version, size_t n, const char *what) {
     static const unsigned char values[] = {0, 1, 2, 0x7f, 0x80, 0xff};
-    size_t i, k;
+    static const uint64_t fields[] = {0,
+                                      1,
+                                      UINT64_MAX,
+                                      0x7fffffffu,
+                                      0x80000000u,
+                                      0xffffffffu,
+                                      (uint64_t)1 << 61,
+                                      (uint64_t)1 << 63,
+                                      UINT64_MAX - 1};
+    size_t i, k, size;
     (void)version;
     for (i = 0; i <= n; i += i < 300 || i + 9 > n ? 1 : 97) { /* i == n: one byte more */
         write_file("m.bin", image, i < n ? i : n + 1);
@@ -548,6 +557,14 @@ static void spoil_llama2c(int version, size_t n, const char *what) {
         for (k = 0; k < sizeof values; k++) {
             memcpy(spoilt, image, n);
             spoilt[i] = values[k];
+            write_file("m.bin", spoilt, n);
+            must_survive(path_of("m.bin"), what);
+        }
+    for (i = 0; i < 41; i++) /* at every address: they have none in common */
+        for (k = 0; k < 2 * sizeof fields / sizeof *fields; k++) {
+            size = k & 1 ? 8 : 4;
+            memcpy(spoilt, image, n);
+            memcpy(spoilt + i, &fields[k / 2], size);
             write_file("m.bin", spoilt, n);
             must_survive(path_of("m.bin"), what);
         }

@@ -1,7 +1,7 @@
-/* libFuzzer target: any bytes as config.json, with the weights of the golden models of the same model_type.  What opens
- * must bind and run a token.
+/* libFuzzer target: a Hugging Face directory with any bytes as config.json, beside the weights of the golden models of
+ * the same model_type, or as model.safetensors, beside the configuration of one.  What opens must bind and run a token.
  * corpus: tests/goldens
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_config.c -lm -o build/fuzz
+ *     clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_directory.c -lm -o build/fuzz
  *     build/fuzz build/found tests/goldens       (from the project's root) */
 #include <stdint.h>
 #define TRANSFORMER_IMPLEMENTATION
@@ -11,34 +11,34 @@
 #include "runs.h"
 #include "test.h"
 
-typedef struct weights {
+typedef struct golden {
     char type[40]; /* "model_type": "llama" */
-    char *data;
-    size_t size;
-} weights;
+    char *config, *weights;
+    size_t config_size, weights_size;
+} golden;
 
-static weights goldens[200];
+static golden goldens[200];
 static int n_goldens;
 
-static char *read_part(const char *golden, const char *file, size_t *size) {
+static char *read_part(const char *name, const char *file, size_t *size) {
     char path[200];
-    snprintf(path, sizeof path, "tests/goldens/%s/%s", golden, file);
+    snprintf(path, sizeof path, "tests/goldens/%s/%s", name, file);
     return test_read_file(path, size);
 }
 
 static void read_golden(char *name, const void *unused) {
-    weights *g = &goldens[n_goldens];
-    char *config = read_part(name, "config.json", NULL), *type;
+    golden *g = &goldens[n_goldens];
+    char *type;
     (void)unused;
-    g->data = read_part(name, "model.safetensors", &g->size);
-    type = config ? strstr(config, "\"model_type\": \"") : NULL;
-    if (type && g->data && n_goldens < 199) {
+    g->config = read_part(name, "config.json", &g->config_size);
+    g->weights = read_part(name, "model.safetensors", &g->weights_size);
+    type = g->config ? strstr(g->config, "\"model_type\": \"") : NULL;
+    if (type && g->weights && n_goldens < 199) {
         sscanf(type + 15, "%38[^\"]", g->type);
         n_goldens++;
     } else {
-        free(g->data);
+        free(g->config), free(g->weights);
     }
-    free(config);
 }
 
 static int contains(const uint8_t *data, size_t size, const char *word) {
@@ -51,7 +51,7 @@ static int contains(const uint8_t *data, size_t size, const char *word) {
 /* Weights of no tensors: what a configuration gets without any. */
 static const char nothing[] = "\2\0\0\0\0\0\0\0{}";
 
-static void try_weights(const uint8_t *config, size_t n_config, const void *data, size_t size) {
+static void try_directory(const void *config, size_t n_config, const void *data, size_t size) {
     transformer_error error;
     model_file_options options = {0, 0};
     for (options.only_look = 0; options.only_look < 2; options.only_look++) {
@@ -75,10 +75,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (n_goldens == 0) test_each_line("tests/goldens/index.txt", read_golden, NULL);
     if (n_goldens < 100) abort();
-    if (size == 0 || size > 20000) return 0; /* the other files beside the configurations */
-    try_weights(data, size, nothing, sizeof nothing - 1);
+    if (size == 0) return 0;
+    for (int i = 0; i < n_goldens; i++) { /* any one, and those whose weights are as long */
+        const golden *g = &goldens[i];
+        if (g->weights_size == size || i == (int)((size + data[size / 2]) % (size_t)n_goldens))
+            try_directory(g->config, g->config_size, data, size);
+    }
+    if (size > 20000) return 0; /* no configuration */
+    try_directory(data, size, nothing, sizeof nothing - 1);
     for (int i = 0; i < n_goldens; i++)
         if (contains(data, size, goldens[i].type))
-            try_weights(data, size, goldens[i].data, goldens[i].size);
+            try_directory(data, size, goldens[i].weights, goldens[i].weights_size);
     return 0;
 }

@@ -3,11 +3,13 @@
 
     pip install unicodedata2==16.0.0 regex
     python3 tests/make_unicode.py >examples/unicode_data.h
+    python3 tests/make_unicode.py sums      prints what tests/test_tokenizer.c compares: properties and forms of every one
 
 The tokenizers of Hugging Face use version 16.0 for the properties of characters (through Oniguruma), but 9.0 for
 normalisation: characters that came later (perl knows which) do not decompose, compose or change places.
 """
 import subprocess
+import sys
 
 import regex
 import unicodedata2 as ucd
@@ -77,8 +79,26 @@ def decomposition_table(name, what, compatible):
     table("uint32_t", f"tku_{name}_text", f"Their texts, one behind the other ({len(pool)}).", pool)
 
 
+def fnv(parts):
+    """FNV-1a, 32 bits, of some bytes."""
+    h = 2166136261
+    for part in parts:
+        for byte in part:
+            h = (h ^ byte) * 16777619 & 0xffffffff
+    return h
+
+
+def sums():
+    print("categories", hex(fnv(ucd.category(chr(c)).encode() for c in POINTS)))
+    for form in "NFC", "NFD", "NFKC", "NFKD":
+        print(form, hex(fnv((ucd.normalize(form, chr(c)) if c in OLD else chr(c)).encode()
+                            for c in POINTS if not 0xD800 <= c < 0xE000)))
+
+
 def main():
     assert ucd.unidata_version == "16.0.0"
+    if sys.argv[1:] == ["sums"]:
+        return sums()
     print("""/* unicode_data.h - tables of the Unicode Character Database, version 16.0, for tokenizer.h;
  * normalisation is that of version 9.0.\n * Made by tests/make_unicode.py; not to be edited.  Licence of the data: Unicode License V3.
  */
@@ -116,7 +136,7 @@ static const char tku_category_names[][3] = {""")
           [x for row in sorted(compositions()) for x in row])
     table("uint32_t", "tku_joining", "Characters of class 0 that compose with the one before, but for Hangul; sorted.",
           sorted({b for _, b, _ in compositions() if ucd.combining(chr(b)) == 0}))
-    print("\n/* clang-format on */\n\n#endif /* UNICODE_DATA_H */")
+    return print("\n/* clang-format on */\n\n#endif /* UNICODE_DATA_H */")
 
 
 main()

@@ -529,7 +529,46 @@ static void test_llama_cpp(const char *vocabulary, const char *stem) {
     free(ids);
 }
 
+/* ---- Unicode ---- */
+
+static uint32_t fnv(uint32_t hash, const char *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++) hash = (hash ^ (unsigned char)bytes[i]) * 16777619u;
+    return hash;
+}
+
+static size_t write_utf8(uint32_t c, char *out) {
+    const int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (int i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 63));
+    out[0] = (char)(n == 1 ? c : (0xF00u >> n & 0xF0) | c);
+    return (size_t)n;
+}
+
+/* Of every character there can be: what tests/make_unicode.py sums from Python's database. */
+static void test_unicode(void) {
+    static const uint32_t want[] = {0x25bbd7e1u, 0x74f768b9u, 0x85b6614eu, 0x8543f1c1u};
+    const uint32_t none = 2166136261u;
+    uint32_t categories = none;
+    for (uint32_t c = 0; c < 0x110000; c++) categories = fnv(categories, tki_category(c), 2);
+    CHECK(categories == 0x9fa4108fu);
+    for (int form = 0; form < 4; form++) { /* NFD, NFC, NFKD, NFKC */
+        uint32_t sum = none;
+        tki_buffer out;
+        memset(&out, 0, sizeof out);
+        for (uint32_t c = 0; c < 0x110000; c++) {
+            char text[4];
+            if (c >= 0xD800 && c < 0xE000) continue;
+            out.size = 0;
+            tki_normal_form(text, write_utf8(c, text), form & 1, form & 2, &out);
+            sum = fnv(sum, out.data, out.size);
+        }
+        CHECK(sum == want[form] && !out.failed);
+        free(out.data);
+    }
+    GROUP("categories and normal forms of all of Unicode");
+}
+
 int main(void) {
+    test_unicode();
     test_naive();
     test_round_trip();
     test_stream();

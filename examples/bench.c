@@ -82,6 +82,7 @@ typedef struct results {
     series bandwidth;  /* bytes per second: before each pass, and after the last */
     series arithmetic; /* float32 or BF16 operations per second, as the model's row computes */
     double peak_memory;
+    double nmse, divergence; /* from full precision, with --accuracy */
 } results;
 
 /* ---- arguments ---- */
@@ -119,8 +120,7 @@ static void parse_arguments(int argc, char **argv, arguments *a) {
         else if (!library_option(argc, argv, &i, &a->options)) die("unknown argument '%s'", name);
     }
     if (a->repeats > MAX_REPEATS) die("-r: at most %d", MAX_REPEATS);
-    if ((a->profile || a->accuracy) && a->json)
-        die("%s has no JSON form", a->profile ? "--profile" : "--accuracy");
+    if (a->profile && a->json) die("--profile has no JSON form");
 #ifndef _OPENMP
     if (a->options.n_threads > 1)
         die("--threads: this program was compiled without OpenMP (-fopenmp)");
@@ -703,6 +703,9 @@ static void print_table(const subject *s, const arguments *a, const results *r) 
            100 * spread(&r->bandwidth), "", 100 * spread(&r->arithmetic));
     printf("weights %.1f MB per pass, peak memory %.1f MB\n", s->weight_bytes / 1e6,
            r->peak_memory / 1e6);
+    if (a->accuracy)
+        printf("against full precision: NMSE %.3g, KL divergence %.3g nats a token\n", r->nmse,
+               r->divergence);
     if (median(&r->decode.bandwidth_share) > 1)
         printf("more than the memory gives: the weights are in the caches\n");
 }
@@ -738,8 +741,10 @@ static void print_json(const subject *s, const arguments *a, const results *r) {
     print_json_row("prefill", a->prefill, &r->prefill);
     print_json_row("decode", a->decode, &r->decode);
     printf(",\"limits\":{\"bytes_per_s\":%.6g,\"ops_per_s\":%.6g},\"weight_bytes\":%.0f,"
-           "\"peak_memory\":%.0f}\n",
+           "\"peak_memory\":%.0f",
            median(&r->bandwidth), median(&r->arithmetic), s->weight_bytes, r->peak_memory);
+    if (a->accuracy) printf(",\"nmse\":%.3g,\"kl_divergence\":%.3g", r->nmse, r->divergence);
+    printf("}\n");
 }
 
 /* ---- where the time goes ----
@@ -878,7 +883,7 @@ static transformer_model *full_precision_model(const subject *s, transformer_opt
 
 /* The sum of squared differences over that of squares, and the Kullback-Leibler divergence of the
  * next token's distribution from that of full precision, mean over the tokens. */
-static void print_accuracy(const subject *s, const arguments *a) {
+static void measure_accuracy(const subject *s, const arguments *a, results *r) {
     int most = a->prefill > a->decode ? a->prefill : a->decode;
     int n = most < N_COMPARED ? most : N_COMPARED;
     int vocab_size = transformer_model_config(s->model)->vocab_size;
@@ -897,8 +902,8 @@ static void print_accuracy(const subject *s, const arguments *a) {
             divergence += exp(p[i] - log_p) * (difference - log_p + log_q);
         }
     }
-    printf("against full precision: NMSE %.3g, KL divergence %.3g nats a token\n",
-           errors > 0 ? errors / squares : 0, divergence / n);
+    r->nmse = errors > 0 ? errors / squares : 0;
+    r->divergence = divergence / n;
     free(x);
     free(y);
     transformer_free(exact);
@@ -923,9 +928,9 @@ int main(int argc, char **argv) {
     }
     set_up(&s, &a);
     measure(&s, &a, &r);
+    if (a.accuracy) measure_accuracy(&s, &a, &r);
     if (a.json) print_json(&s, &a, &r);
     else print_table(&s, &a, &r);
-    if (a.accuracy) print_accuracy(&s, &a);
     for (int i = 0; a.profile && i < 2; i++) print_profile(&s, &a, &r, i == 0);
     tear_down(&s, &a);
     return 0;

@@ -576,6 +576,7 @@ bench_reports() {
     made convert && build/convert examples/toy_lm "$program.gguf" --type q8_0 --force --quiet || return 1
     "$program" "$program.gguf" -p 8 -n 2 -r 1 --accuracy |
         grep -q '^against full precision: NMSE [0-9.]*e-0[4-6], KL divergence [0-9.]*[1-9]' || return 1
+    "$program" "$program.gguf" -p 8 -n 2 -r 1 --accuracy --json | grep -q '"nmse":[0-9.]*e-0[4-6],"kl_div' || return 1
     "$program" --shape stories15m -p 8 -n 2 -r 1 --accuracy | grep -q 'NMSE 0, KL divergence 0 nats' || return 1
 }
 

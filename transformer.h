@@ -6314,10 +6314,12 @@ static TFI_UNUSED int tfi_most_code(int dtype) {
     D_HOLD(a##r##t)
 #if defined(__GNUC__) && !defined(__clang__) /* gcc 12 keeps tokens on the stack in a loop */
 #define TFI_UNROLL TFI_PRAGMA(GCC unroll(TFI_HELD ? 8 : 1))
+#define TFI_UNROLL_ALL TFI_PRAGMA(GCC unroll(16)) /* as at -O3 */
 #define TFI_PRAGMA(text) TFI_PRAGMA_TEXT(text)
 #define TFI_PRAGMA_TEXT(text) _Pragma(#text)
 #else
 #define TFI_UNROLL
+#define TFI_UNROLL_ALL
 #endif
 #define TFI_BLOCK_ROW_MACS(LIST, MAC, r)                                                           \
     q = D_LOAD(w##r + (size_t)j * TFI_VECTOR);                                                     \
@@ -6708,6 +6710,7 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
         for (int b = 0; b < n; b += TFI_LANES) {
             const unsigned char *src = row + (size_t)(b / per) * (size_t)f->size, *codes;
             const int first = TFI_LANES < 8 ? b % per : 0;
+            TFI_UNROLL_ALL
             for (int i = 0; i < unit; i += 64) TFI_STREAM_AHEAD(src + i);
             if (n - b < TFI_LANES && end - src < unit) {
                 memset(copy, 0, sizeof copy);
@@ -6718,9 +6721,12 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
             for (int i = 0; f->dtype == TRANSFORMER_TQ1_0 && i < WIDE / 8; i++)
                 tfi_get_trits(src + 54 * i, digits + 256 * i);
             TFI_K(fetch_scales)(f, src, first, scales);
-            for (int i = 0; n - b < TFI_LANES && i < 4; i++)
-                scales[i] =
-                    V_IF_LESS(V_LOAD(numbers), V_SET((float)(n - b)), scales[i], V_SET(0.0f));
+            if (n - b < TFI_LANES) {
+                TFI_UNROLL_ALL
+                for (int i = 0; i < 4; i++)
+                    scales[i] =
+                        V_IF_LESS(V_LOAD(numbers), V_SET((float)(n - b)), scales[i], V_SET(0.0f));
+            }
             if (token) {
                 sum = TFI_K(unit_dot)(f, codes, first, n - b, x, scales, sum);
                 x += TFI_UNIT_X * TFI_VECTOR;

@@ -36,6 +36,13 @@ static inline void test_check(int ok, const char *file, int line, const char *wh
         printf("\n");                                                                              \
     } while (0)
 
+/* What a header's field of 4 or 8 bytes must survive. */
+#define TEST_EXTREMES                                                                              \
+    {                                                                                              \
+        0, 1, UINT64_MAX, 0x7fffffffu, 0x80000000u, 0xffffffffu, (uint64_t)1 << 61,                \
+            (uint64_t)1 << 63, UINT64_MAX - 1                                                      \
+    }
+
 static inline int test_finish(void) {
     printf("%d passed, %d failed", test_passed, test_failed);
     if (test_skipped) printf(", %d skipped", test_skipped);

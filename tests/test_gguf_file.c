@@ -675,15 +675,7 @@ static void find_fields(const unsigned char *p, fields *f) {
     f->header = at;
 }
 
-static const uint64_t extremes[] = {0,
-                                    1,
-                                    UINT64_MAX,
-                                    0x7fffffffu,
-                                    0x80000000u,
-                                    0xffffffffu,
-                                    (uint64_t)1 << 61,
-                                    (uint64_t)1 << 63,
-                                    UINT64_MAX - 1};
+static const uint64_t extremes[] = TEST_EXTREMES;
 
 static void spoil(const char *name) {
     static fields f;

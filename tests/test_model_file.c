@@ -538,15 +538,7 @@ static size_t llama2c(int version, int tied) {
 /* One checkpoint: every other size of the file, every byte of the header changed, and each field. */
 static void spoil_llama2c(int version, size_t n, const char *what) {
     static const unsigned char values[] = {0, 1, 2, 0x7f, 0x80, 0xff};
-    static const uint64_t fields[] = {0,
-                                      1,
-                                      UINT64_MAX,
-                                      0x7fffffffu,
-                                      0x80000000u,
-                                      0xffffffffu,
-                                      (uint64_t)1 << 61,
-                                      (uint64_t)1 << 63,
-                                      UINT64_MAX - 1};
+    static const uint64_t fields[] = TEST_EXTREMES;
     size_t i, k, size;
     (void)version;
     for (i = 0; i <= n; i += i < 300 || i + 9 > n ? 1 : 97) { /* i == n: one byte more */

@@ -713,7 +713,7 @@ static void print_table(const subject *s, const arguments *a, const results *r) 
     if (a->accuracy)
         printf("against full precision: NMSE %.3g, KL divergence %.3g nats a token\n", r->nmse,
                r->divergence);
-    if (median(&r->decode.bandwidth_share) > 1)
+    if (s->weight_bytes < (double)PROBE_BYTES && median(&r->decode.bandwidth_share) > 1)
         printf("more than the memory gives: the weights are in the caches\n");
 }
 

@@ -392,7 +392,7 @@ typedef enum transformer_role {
 
 typedef void transformer_task(void *arg, int index);
 
-/* Runs task(arg, i) once for each i in 0 .. n-1, in any order, on any threads; then returns. */
+/* Runs task(arg, i) once for each i in 0 .. n-1, in any order, on any threads; returns after. */
 typedef void transformer_parallel(void *user, transformer_task *task, void *arg, int n);
 
 typedef struct transformer_options {
@@ -461,8 +461,8 @@ typedef struct transformer_view {
     float *data;
 } transformer_view;
 
-/* Called by the thread that called transformer_run (SCORES, WEIGHTS: by task 0 of options.parallel),
- * one at a time.  Return 0 to go on; else the call stops: TRANSFORMER_STOPPED, nothing advanced. */
+/* Called by the thread of transformer_run (SCORES, WEIGHTS: by task 0 of options.parallel), one at
+ * a time.  Return 0 to go on; else the call stops: TRANSFORMER_STOPPED, and nothing has advanced. */
 typedef int transformer_tap_function(void *user, const transformer_view *view);
 
 typedef struct transformer_tap {
@@ -524,7 +524,7 @@ TRANSFORMER_API transformer_status transformer_decode(float *out, const transfor
  * all scales 1, untied. Sizes stay 0 and must be set. */
 TRANSFORMER_API void transformer_config_defaults(transformer_config *config);
 
-/* Is this configuration complete and possible?  If not CONFIG, and the error names a wrong field. */
+/* Is it complete and possible?  If not: CONFIG, and an error that names the first wrong field. */
 TRANSFORMER_API transformer_status transformer_config_check(const transformer_config *config,
                                                             transformer_error *error);
 

@@ -1459,6 +1459,10 @@ typedef struct tki_charsmap {
     size_t texts_size;
 } tki_charsmap;
 
+/* Spaces at the beginning of a text that decoding drops: of its first piece one, or of every piece
+ * before which there is no text. */
+enum { TKI_STRIP_ONE = 1, TKI_STRIP_ALL };
+
 struct tokenizer {
     int kind, model, n, unk, bos, eos;
     int longest; /* size of the longest piece */
@@ -1471,8 +1475,7 @@ struct tokenizer {
     int byte_level;           /* pieces are written in these characters */
     int byte_fallback, fuse_unk, ignore_merges;
     int meta;        /* U+2581 in pieces is a space */
-    int strip_space; /* decoding drops the first space of a text, */
-    int strip_more;  /* and of every piece before which there is no text */
+    int strip_space; /* decoding drops the first space of a text: TKI_STRIP_* */
     int single;      /* unigram sums are kept in float, not double */
     int add_space, add_bos, add_eos, cuts_safe;
     int prefix[TKI_MAX_FIXED], suffix[TKI_MAX_FIXED], n_prefix, n_suffix; /* of TOKENIZER_AUTO */
@@ -2626,7 +2629,8 @@ int tokenizer_decode(const tokenizer *t, tokenizer_stream *stream, int token, ch
         if (first && t->strip_space && !stream->started && bytes[0] == ' ') continue;
         for (int i = 0; i < n; i++) written += tki_decode_byte(stream, bytes[i], out + written);
     }
-    if (t->strip_more && !stream->started) stream->started = written > 0 || stream->n_held > 0;
+    if (t->strip_space == TKI_STRIP_ALL && !stream->started)
+        stream->started = written > 0 || stream->n_held > 0;
     else stream->started = piece->type != TOKENIZER_CONTROL || token != t->bos;
     return written;
 }
@@ -3132,8 +3136,8 @@ static int tki_read_spm(tokenizer *t, const unsigned char *data, size_t size,
     t->byte_fallback = spec.byte_fallback != 0;
     t->fuse_unk = t->meta = t->single = 1;
     t->dummy_prefix = t->add_space = spec.prefix != 0;
-    t->remove_spaces = t->strip_more = spec.remove != 0;
-    t->strip_space = spec.prefix || spec.remove;
+    t->remove_spaces = spec.remove != 0;
+    t->strip_space = spec.remove ? TKI_STRIP_ALL : spec.prefix ? TKI_STRIP_ONE : 0;
     for (int i = 0; i < t->n; i++)
         if (t->pieces[i].type == TOKENIZER_CONTROL) t->pieces[i].flags = TKI_NAMED;
     if (tki_add_change(t, 0, TKI_SPM_SPACES, 0, NULL, spec.escape ? "\xE2\x96\x81" : " ", error) ||

@@ -435,20 +435,17 @@ group_examples() {
     job "logits: the same bytes in chunks, on threads and of the last position; options that round" same_logits
     job "make install and make lines" installed
     [ -f examples/bench.c ] && job "bench: its table, profile and JSON" bench_reports
-    if has python3; then
-        job "compare_speed: two builds; a program with llama-bench's options" compare_speed
-    else
-        skip "python3 is not installed"
-    fi
     if [ -f examples/grammar.h ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "generate: text that follows a grammar" grammar_text
     fi
     if [ -f examples/chat.c ] && [ -f examples/toy_lm/model.safetensors ]; then
         job "chat: sessions" "made chat && sh tests/chat_session.sh build/chat"
     fi
-    if [ -f examples/inspect.c ] && has python3; then
-        job "inspect: JSON that Python reads" python_reads
-    elif [ -f examples/inspect.c ]; then
+    if has python3; then
+        [ -f examples/inspect.c ] && job "inspect: JSON that Python reads" python_reads
+        [ -f examples/bench.c ] &&
+            job "compare_speed: two builds; a program with llama-bench's options" compare_speed
+    else
         skip "python3 is not installed"
     fi
     finish "compile as their first comments say, and without warnings"

@@ -236,7 +236,6 @@ def all_tokenizers(text, size):
         yield name, "tokenizer.model", model, sp.encode, decode
 
 
-
 def is_special(name):
     """Are names of special tokens found in text?  tokenizers finds them, sentencepiece does not."""
     return not name.startswith("spm")

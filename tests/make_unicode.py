@@ -97,8 +97,6 @@ def sums():
 
 def main():
     assert ucd.unidata_version == "16.0.0"
-    if sys.argv[1:] == ["sums"]:
-        return sums()
     print("""/* unicode_data.h - tables of the Unicode Character Database, version 16.0, for tokenizer.h;
  * normalisation is that of version 9.0.\n * Made by tests/make_unicode.py; not to be edited.  Licence of the data: Unicode License V3.
  */
@@ -136,7 +134,7 @@ static const char tku_category_names[][3] = {""")
           [x for row in sorted(compositions()) for x in row])
     table("uint32_t", "tku_joining", "Characters of class 0 that compose with the one before, but for Hangul; sorted.",
           sorted({b for _, b, _ in compositions() if ucd.combining(chr(b)) == 0}))
-    return print("\n/* clang-format on */\n\n#endif /* UNICODE_DATA_H */")
+    print("\n/* clang-format on */\n\n#endif /* UNICODE_DATA_H */")
 
 
-main()
+sums() if sys.argv[1:] == ["sums"] else main()

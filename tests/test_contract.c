@@ -145,6 +145,24 @@ static int peek(void *user, const transformer_view *view) {
     return 0;
 }
 
+/* The same, and is it the thread of the call that looks? */
+typedef struct witness {
+    double sum;
+    int elsewhere; /* views shown by another thread, but for scores and weights */
+#if TEST_POSIX
+    pthread_t caller;
+#endif
+} witness;
+
+static int peek_and_witness(void *user, const transformer_view *view) {
+    witness *seen = (witness *)user;
+#if TEST_POSIX
+    if (view->site != TRANSFORMER_SITE_SCORES && view->site != TRANSFORMER_SITE_WEIGHTS)
+        seen->elsewhere += !pthread_equal(pthread_self(), seen->caller);
+#endif
+    return peek(&seen->sum, view);
+}
+
 static transformer_workspace *way_workspace(const subject *s, const way *w) {
 #if TEST_POSIX
     if (w->hook == HOOK_POOLED)
@@ -200,13 +218,16 @@ static transformer_status run_chunk(const subject *s, const way *w, transformer_
 /* Logits of all n prompt tokens, computed that way; 1 if every call succeeded. */
 static int run_way(const subject *s, const way *w, int n, float *out) {
     static const int32_t before[5] = {3, 1, 4, 1, 5};
-    double sum = 0;
+    witness seen;
     transformer_tap tap;
     transformer_state *state = subject_state(s), *others[2] = {NULL, NULL};
     transformer_workspace *work = way_workspace(s, w);
     int ok = state && work, chunk = w->chunk ? w->chunk : n;
-    memset(&tap, 0, sizeof tap);
-    tap.sites = ALL_SITES, tap.function = peek, tap.user = &sum;
+    memset(&tap, 0, sizeof tap), memset(&seen, 0, sizeof seen);
+#if TEST_POSIX
+    seen.caller = pthread_self();
+#endif
+    tap.sites = ALL_SITES, tap.function = peek_and_witness, tap.user = &seen;
     tap.scratch = tap_scratch, tap.scratch_size = sizeof tap_scratch;
     if ((w->taps || w->layers) && has_window(s)) chunk = tfi_min(chunk, MODEL_UNDO);
     for (int i = 0; i < 2 && w->company; i++) {
@@ -222,7 +243,7 @@ static int run_way(const subject *s, const way *w, int n, float *out) {
                        w->taps ? &tap : NULL) == TRANSFORMER_OK;
     transformer_free(state), transformer_free(work);
     transformer_free(others[0]), transformer_free(others[1]);
-    return ok;
+    return ok && !seen.elsewhere;
 }
 
 static size_t logits_bytes(const subject *s, int n) {

@@ -375,7 +375,8 @@ static void with_type(int type, const char *name) {
     for (size_t i = 0; i + 24 < n_good && !at; i++)
         if (memcmp(bytes + i, "blk.0.ffn_up.weight", 19) == 0) at = (char *)bytes + i + 19;
     CHECK(at != NULL);
-    memcpy(at + 4 + 16, &type, 4); /* behind the number of dimensions and two of them */
+    if (!at) return;
+    at[4 + 16] = (char)type; /* behind the number of dimensions and two of them */
     must_fail(bytes, n_good, "a type that does not run", "blk.0.ffn_up.weight", name);
 }
 

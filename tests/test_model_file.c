@@ -536,11 +536,10 @@ static size_t llama2c(int version, int tied) {
 }
 
 /* One checkpoint: every other size of the file, every byte of the header changed, and each field. */
-static void spoil_llama2c(int version, size_t n, const char *what) {
+static void spoil_llama2c(size_t n, const char *what) {
     static const unsigned char values[] = {0, 1, 2, 0x7f, 0x80, 0xff};
     static const uint64_t fields[] = TEST_EXTREMES;
     size_t i, k, size;
-    (void)version;
     for (i = 0; i <= n; i += i < 300 || i + 9 > n ? 1 : 97) { /* i == n: one byte more */
         write_file("m.bin", image, i < n ? i : n + 1);
         must_fail_at(path_of("m.bin"), "another size", "m.bin", "");
@@ -552,7 +551,7 @@ static void spoil_llama2c(int version, size_t n, const char *what) {
             write_file("m.bin", spoilt, n);
             must_survive(path_of("m.bin"), what);
         }
-    for (i = 0; i < 41; i++) /* at every address: they have none in common */
+    for (i = 0; i < 41; i++) /* the versions have their fields at different addresses */
         for (k = 0; k < 2 * sizeof fields / sizeof *fields; k++) {
             size = k & 1 ? 8 : 4;
             memcpy(spoilt, image, n);
@@ -581,7 +580,7 @@ static void test_llama2c(void) {
             check(file && (model_file_get_info(file)->copied_bytes > 0) == (version == 2), what,
                   "copies");
             model_file_close(file);
-            spoil_llama2c(version, n, what);
+            spoil_llama2c(n, what);
         }
     n = llama2c(0, 1);
     put_float(n - 4 * (4 * L2C_CONTEXT - 3), 0.5f);

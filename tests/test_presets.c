@@ -12,8 +12,8 @@ enum { WHOLE = 1, SINGLE = 8, THREES = 6, COMPOSED = 2, AS_IS = 3 };
 
 static const struct {
     const char *name;
-    int digits,
-        accent; /* tokens of 12345678 (123 is one, 456 and 78 are not), bytes of e and U+0301 */
+    int digits; /* tokens of 12345678: 123 is one, 456 and 78 are not */
+    int accent; /* bytes of e and U+0301 */
 } presets[] = {{"gpt-2", WHOLE, AS_IS},           {"phi-2", WHOLE, AS_IS},
                {"mpt", WHOLE, COMPOSED},          {"olmo", WHOLE, COMPOSED},
                {"exaone4", WHOLE, AS_IS},         {"bloom", WHOLE, AS_IS},

@@ -323,6 +323,31 @@ static void test_runs(void) {
     free(text);
 }
 
+/* ---- the first spaces of a decoded text ---- */
+
+/* Three spaces, each a token, and a letter: so many spaces are left. */
+static void check_first_spaces(const char *file, int left) {
+    tokenizer *t = tokenizer_open(file, 0, NULL);
+    int32_t tokens[4];
+    size_t size = 0;
+    CHECK(t != NULL);
+    if (!t) return;
+    for (int i = 0; i < 3; i++) tokens[i] = tokenizer_find(t, "\xE2\x96\x81", 3);
+    tokens[3] = tokenizer_find(t, "a", 1);
+    CHECK(tokens[0] >= 0 && tokens[3] >= 0);
+    char *text = decode_all(t, tokens, 4, 0, &size);
+    CHECK(size == (size_t)left + 1 && memcmp(text, "   a" + 3 - left, size) == 0);
+    free(text);
+    tokenizer_close(t);
+}
+
+static void test_first_spaces(void) {
+    check_first_spaces(DATA "spm_bpe.model", 2);
+    check_first_spaces(DATA "spm_unigram_bytes.model", 0); /* removes spaces that are too many */
+    check_first_spaces(DATA "spm_suffixless.model", 3);
+    GROUP("decoding drops the spaces that encoding puts in front, or removes");
+}
+
 /* ---- the interface ---- */
 
 static void test_interface(void) {
@@ -484,6 +509,7 @@ int main(void) {
     test_runs();
     test_interface();
     test_graphemes();
+    test_first_spaces();
     test_byte_names();
     test_refusals();
     return test_finish();

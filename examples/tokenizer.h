@@ -1146,58 +1146,73 @@ static int tki_check_possessive(tki_compiler *c, int index, const int *follows, 
 
 /* ---- the classes of characters ---- */
 
-/* Marks in masks, one per stretch between boundaries, which sets a stretch belongs to. */
+typedef struct tki_classes {
+    uint64_t masks[TKI_MAX_CLASSES]; /* which sets a class belongs to */
+    size_t places[TKI_MAX_SETS];     /* the range of each set that is the next to end */
+    uint32_t until;                  /* no set changes before this character */
+    int n, present;                  /* classes; that of the characters before until */
+} tki_classes;
+
+/* Goes on to the stretch of characters that begins at until. */
+static int tki_next_stretch(tki_compiler *c, tki_classes *s) {
+    uint32_t x = s->until;
+    uint64_t mask = 0;
+    s->until = 0x110000;
+    for (int i = 0; i < c->n_sets; i++) {
+        const tki_set *set = &c->sets[i];
+        size_t *place = &s->places[i];
+        while (*place < set->n && set->ranges[*place + 1] < x) *place += 2;
+        if (*place >= set->n) continue;
+        uint32_t first = set->ranges[*place], end = set->ranges[*place + 1] + 1;
+        if (first <= x) mask |= (uint64_t)1 << i;
+        uint32_t change = first <= x ? end : first;
+        if (change < s->until) s->until = change;
+    }
+    for (s->present = 0; s->present < s->n && s->masks[s->present] != mask;) s->present++;
+    if (s->present == TKI_MAX_CLASSES) return tki_regex_fail(c, "too many kinds of characters");
+    if (s->present == s->n) s->masks[s->n++] = mask;
+    return 0;
+}
+
+/* Finds the classes of characters, whose members are in the same sets, and the class of each. */
 static int tki_classify(tki_compiler *c, tki_regex *regex, unsigned char *set_of_class) {
-    uint64_t masks[TKI_MAX_CLASSES], last_mask = 0;
-    size_t places[TKI_MAX_SETS] = {0}, n_pages = 0, pages_capacity = 0;
+    tki_classes s;
+    size_t n_pages = 0, pages_capacity = 0, found;
     unsigned char page[256];
-    int same = 0;
-    regex->n_classes = 0;
+    int uniform[TKI_MAX_CLASSES]; /* 1 + the page that is all of a class; 0: none yet */
+    memset(&s, 0, sizeof s);
+    memset(uniform, 0, sizeof uniform);
     regex->pages = (uint16_t *)tki_calloc(0x1100, sizeof *regex->pages);
     if (regex->pages == NULL) return tki_no_memory(c->error);
-    uint32_t until = 0; /* no set changes before this character */
-    int present = 0;
-    for (uint32_t x = 0; x < 0x110000; x++) {
-        if (x == until) {
-            uint64_t mask = 0;
-            until = 0x110000;
-            for (int i = 0; i < c->n_sets; i++) {
-                const tki_set *set = &c->sets[i];
-                while (places[i] < set->n && set->ranges[places[i] + 1] < x) places[i] += 2;
-                if (places[i] >= set->n) continue;
-                uint32_t first = set->ranges[places[i]], end = set->ranges[places[i] + 1] + 1;
-                if (first <= x) mask |= (uint64_t)1 << i;
-                uint32_t change = first <= x ? end : first;
-                if (change < until) until = change;
-            }
-            if (regex->n_classes == 0 || mask != last_mask) {
-                for (present = 0; present < regex->n_classes && masks[present] != mask;) present++;
-                if (present == TKI_MAX_CLASSES)
-                    return tki_regex_fail(c, "too many kinds of characters");
-                if (present == regex->n_classes) masks[regex->n_classes++] = mask;
-            }
-            last_mask = mask;
+    for (uint32_t x = 0; x < 0x110000; x += 256) {
+        int whole = s.until >= x + 256;
+        if (whole && uniform[s.present]) {
+            regex->pages[x >> 8] = (uint16_t)(uniform[s.present] - 1);
+            continue;
         }
-        if (x < 128) regex->bytes[x] = (unsigned char)present;
-        page[x & 255] = (unsigned char)present;
-        if ((x & 255) != 255) continue;
-        same = 0;
-        for (size_t i = 0; i < n_pages && !same; i++)
-            if (memcmp(regex->page_classes + 256 * i, page, 256) == 0) {
-                same = 1;
-                regex->pages[x >> 8] = (uint16_t)i;
-            }
-        if (same) continue;
+        for (uint32_t at = x, end; at < x + 256; at = end) {
+            if (at == s.until && tki_next_stretch(c, &s) != 0) return -1;
+            end = s.until < x + 256 ? s.until : x + 256;
+            memset(page + (at - x), s.present, end - at);
+        }
+        if (x == 0) memcpy(regex->bytes, page, 128);
+        for (found = 0; found < n_pages;) {
+            if (memcmp(regex->page_classes + 256 * found, page, 256) == 0) break;
+            found++;
+        }
+        regex->pages[x >> 8] = (uint16_t)found;
+        if (whole) uniform[s.present] = (int)found + 1;
+        if (found < n_pages) continue;
         void *memory = regex->page_classes;
         if (tki_reserve(&memory, &pages_capacity, n_pages, 1, 256) != 0)
             return tki_no_memory(c->error);
         regex->page_classes = (unsigned char *)memory;
-        memcpy(regex->page_classes + 256 * n_pages, page, 256);
-        regex->pages[x >> 8] = (uint16_t)n_pages++;
+        memcpy(regex->page_classes + 256 * n_pages++, page, 256);
     }
-    for (int i = 0; i < regex->n_classes; i++)
+    regex->n_classes = s.n;
+    for (int i = 0; i < s.n; i++)
         for (int j = 0; j < c->n_sets; j++)
-            set_of_class[i * TKI_MAX_SETS + j] = (unsigned char)(masks[i] >> j & 1);
+            set_of_class[i * TKI_MAX_SETS + j] = (unsigned char)(s.masks[i] >> j & 1);
     return 0;
 }
 

@@ -27,14 +27,21 @@ limited() { # a test that hangs fails
     if command -v timeout >/dev/null 2>&1; then timeout 900 "$@"; else "$@"; fi
 }
 
-run_test() { # run_test NAME
+compile_test() { # compile_test NAME, which make -j has compiled before, if it could
+    "${MAKE:-make}" -s "build/$1" CC="${CC:-cc}" >"$logs/$1" 2>&1 && return
+    fail "$1" "does not compile" head -n 40
+    return 1
+}
+
+run_test() { # run_test NAME, in a process of its own
+    limited "build/$1" >"$logs/$1" 2>&1
+    echo $? >"$logs/$1.status.new" && mv "$logs/$1.status.new" "$logs/$1.status"
+}
+
+report_test() { # report_test NAME, once it has ended
     log=$logs/$1
-    if ! "${MAKE:-make}" -s "build/$1" CC="${CC:-cc}" >"$log" 2>&1; then
-        fail "$1" "does not compile" head -n 40
-        return
-    fi
-    limited "build/$1" >"$log" 2>&1
-    status=$?
+    while [ ! -f "$log.status" ] && [ ! -f $logs/ended ]; do sleep 1; done
+    status=$(cat "$log.status" 2>/dev/null)
     line=$(tail -n 1 "$log" | grep "$sum")
     sed -n "s/^ *SKIP */SKIP  $1: /p" "$log"
     if [ -z "$line" ]; then
@@ -42,7 +49,7 @@ run_test() { # run_test NAME
     elif ! add "$line"; then
         echo "FAIL  $1: $line"
         grep -v '^ok ' "$log" | head -n 60 | sed 's/^/      /'
-    elif [ $status -ne 0 ]; then
+    elif [ "$status" != 0 ]; then
         fail "$1" "exit status $status" tail -n 40
     else
         echo "ok    $1: $line"
@@ -57,19 +64,27 @@ run_builds() {
     if [ -z "$line" ]; then fail builds "ended early" tail -n 10; else add "$line"; fi
 }
 
+if [ "${1:-}" = --one ]; then run_test "$2" && exit; fi
 [ -f transformer.h ] || { echo "run tests/run.sh from the project's root" >&2 && exit 2; }
 trap 'exit 130' INT TERM
-mkdir -p $logs
+rm -rf $logs && mkdir -p $logs
+processes=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 if [ $# -gt 0 ]; then
     names=$(for name in "$@"; do echo "test_${name#test_}"; done)
 else
     names=$(for file in tests/test_*.c; do basename "$file" .c; done)
 fi
-# compile with as many processes as there are processors, then test one by one
+# compile, then test, with as many processes as there are processors
 # shellcheck disable=SC2086
-"${MAKE:-make}" -s -k -j "$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" \
-    $(for name in $names; do echo "build/$name"; done) CC="${CC:-cc}" >/dev/null 2>&1
-for name in $names; do run_test "$name"; done
+"${MAKE:-make}" -s -k -j "$processes" $(for name in $names; do echo "build/$name"; done) CC="${CC:-cc}" >/dev/null 2>&1
+compiled=""
+for name in $names; do ! compile_test "$name" || compiled="$compiled $name"; done
+{
+    for name in $compiled; do echo "$name"; done | xargs -n 1 -P "$processes" sh "$0" --one
+    : >$logs/ended
+} &
+for name in $compiled; do report_test "$name"; done
+wait
 [ $# -gt 0 ] || run_builds
 line="$passed passed, $failed failed"
 [ $skipped -eq 0 ] || line="$line, $skipped skipped"

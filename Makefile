@@ -61,6 +61,9 @@ run: build/generate
 
 tests: $(TESTS)
 
+own-copy:
+	@echo $(OWN_COPY)
+
 test:
 	@$(MAKE) -j "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)" examples
 	@CC='$(CC)' MAKE='$(MAKE_COMMAND)' sh tests/run.sh
@@ -91,12 +94,17 @@ format-check:
 	@if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $(SOURCES); \
 	else echo 'SKIP  clang-format is not installed'; fi
 
-tidy:
-	@if command -v clang-tidy >/dev/null; then \
-	    clang-tidy --quiet tests/include_impl.c $(wildcard examples/*.c) -- -I. -std=gnu99; \
-	else echo 'SKIP  clang-tidy is not installed'; fi
+# Every header with its implementation, and every program, is analysed on its own. Deeper analysis takes minutes, and
+# takes for possible what other functions rule out.
+tidy: $(if $(shell command -v clang-tidy),$(addprefix tidy/,$(filter-out %/common.h %/constrain.h %/unicode_data.h, \
+    $(HEADERS) $(wildcard examples/*.c))))
+	@command -v clang-tidy >/dev/null || echo 'SKIP  clang-tidy is not installed'
+
+tidy/%: always
+	@clang-tidy --quiet --warnings-as-errors='*' $* -- -x c -I. -std=gnu99 -Xclang -analyzer-config \
+	    -Xclang mode=shallow $(if $(filter %.h,$*),-D$$(basename $* .h | tr a-z A-Z)_IMPLEMENTATION)
 
 clean:
 	rm -rf build
 
-.PHONY: always examples run tests test lines install uninstall format-check tidy clean
+.PHONY: always examples run tests own-copy test lines install uninstall format-check tidy clean

@@ -1954,10 +1954,10 @@ TFI_DEF transformer_status transformer_model_init(void *memory, size_t size,
     if (status) return status;
     status = tfi_check_memory(memory, size, tfi_model_layout(NULL, NULL, config), error);
     if (status) return status;
-    const tfi_kernels *kernels = tfi_choose(options ? options->isa : NULL);
+    const char *isa = options ? options->isa : NULL;
+    const tfi_kernels *kernels = tfi_choose(isa);
     if (!kernels)
-        return tfi_fail(error, TRANSFORMER_UNSUPPORTED,
-                        "options.isa '%s' is unknown or not available here", options->isa);
+        return tfi_fail(error, TRANSFORMER_UNSUPPORTED, "options.isa '%s' is not available", isa);
     if (options && options->rope_length < 0)
         return tfi_fail(error, TRANSFORMER_ARGUMENT, "options.rope_length < 0");
     transformer_model *m = (transformer_model *)memory;

@@ -99,18 +99,24 @@ static int parse_dtype(const char *name) {
     die("--dtype: '%s' is no type of weights", name);
 }
 
+/* -p and the like, whose value is a number. */
+static int is_number_option(int argc, char **argv, int *i, arguments *a) {
+    static const char *const names[] = {"-p", "-n", "-d", "--batch", "-r"};
+    int *const numbers[] = {&a->prefill, &a->decode, &a->depth, &a->batch, &a->repeats};
+    for (int k = 0; k < 5; k++)
+        if (is_option(argv, i, names[k])) {
+            int least = numbers[k] == &a->depth ? 0 : 1;
+            *numbers[k] = parse_int(names[k], option_value(argc, argv, i), least, 1 << 24);
+            return 1;
+        }
+    return 0;
+}
+
 static void parse_arguments(int argc, char **argv, arguments *a) {
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i];
-        int *number = is_option(argv, &i, "-p")        ? &a->prefill
-                      : is_option(argv, &i, "-n")      ? &a->decode
-                      : is_option(argv, &i, "-d")      ? &a->depth
-                      : is_option(argv, &i, "--batch") ? &a->batch
-                      : is_option(argv, &i, "-r")      ? &a->repeats
-                                                       : NULL;
-        if (number)
-            *number = parse_int(name, option_value(argc, argv, &i), number != &a->depth, 1 << 24);
-        else if (is_option(argv, &i, "--shape")) a->shape = option_value(argc, argv, &i);
+        if (is_number_option(argc, argv, &i, a)) continue;
+        if (is_option(argv, &i, "--shape")) a->shape = option_value(argc, argv, &i);
         else if (is_option(argv, &i, "--dtype"))
             a->dtype = parse_dtype(option_value(argc, argv, &i));
         else if (is_option(argv, &i, "--json")) a->json = 1;

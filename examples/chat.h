@@ -579,7 +579,7 @@ static chi_node *chi_dict(chi_parser *p) {
         for (int part = 0; part < 2 && !p->failed; part++) {
             if (part) chi_expect(p, ":");
             chi_node *item = chi_expression(p);
-            if (p->failed) break;
+            if (p->failed || !last) break;
             *last = item;
             last = &item->next;
         }
@@ -3177,13 +3177,14 @@ int chat_template_render(const chat_template *t, const chat_conversation *c, cha
     if (!r.failed) {
         out->size = o.size;
         out->text = (char *)malloc(2 * o.size + 1);
-        if (out->text == NULL) chi_fail(&r, "out of memory");
-    }
-    if (!r.failed) {
-        if (o.size) memcpy(out->text, o.text, o.size);
-        out->text[o.size] = 0;
-        out->quoted = (unsigned char *)out->text + o.size + 1;
-        if (o.size) memcpy(out->quoted, o.quoted, o.size);
+        if (out->text == NULL) {
+            chi_fail(&r, "out of memory");
+        } else {
+            if (o.size) memcpy(out->text, o.text, o.size);
+            out->text[o.size] = 0;
+            out->quoted = (unsigned char *)out->text + o.size + 1;
+            if (o.size) memcpy(out->quoted, o.quoted, o.size);
+        }
     }
     chi_free(&r.arena);
     return r.failed ? -1 : 0;

@@ -99,8 +99,8 @@ __attribute__((format(printf, 2, 3)))
 #endif
 static int
 fail(conversion *c, const char *format, ...) {
-    va_list args;
     if (c->error[0]) return 0;
+    va_list args;
     va_start(args, format);
     vsnprintf(c->error, sizeof c->error, format, args);
     va_end(args);
@@ -113,9 +113,9 @@ __attribute__((format(printf, 2, 3)))
 #endif
 static void
 note(const conversion *c, const char *format, ...) {
-    va_list args;
     char text[512];
     if (!c->arguments->notes) return;
+    va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);

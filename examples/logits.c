@@ -69,8 +69,8 @@ static char *read_list(const char *source) {
         fclose(file);
         return text;
     }
-    char *text = (char *)allocate(strlen(source) + 1, 1);
-    return strcpy(text, source);
+    size_t size = strlen(source) + 1;
+    return (char *)memcpy(allocate(size, 1), source, size);
 }
 
 /* Ids separated by commas or white space.  *n = how many. */

@@ -3783,8 +3783,8 @@ static int tki_json_merges(tokenizer *t, tki_json *j, size_t at) {
     j->at = at + 1;
     first = 1;
     for (size_t i = 0; i < n && status == 0; i++) {
-        const char *text[2];
-        size_t size[2];
+        const char *text[2] = {NULL, NULL};
+        size_t size[2] = {0, 0};
         tki_json_next(j, ']', &first);
         if (tki_json_peek(j) == '"') {
             status = tki_json_string(j, &text[0], &size[0]);
@@ -3845,7 +3845,6 @@ static int tki_json_model(tokenizer *t, tki_json *j, size_t at, size_t *merges, 
                                         NULL};
     size_t f[11], size;
     double number = 0;
-    const char *text;
     if (tki_json_members(j, at, names, f) != 0) return -1;
     int bpe = f[0] ? tki_json_is(j, f[0], "BPE") : f[2] != 0;
     if (!bpe && !tki_json_is(j, f[0], "Unigram")) return tki_json_refuse(j, f[0], "model.type");
@@ -3859,7 +3858,7 @@ static int tki_json_model(tokenizer *t, tki_json *j, size_t at, size_t *merges, 
         if (number > 0) return tki_json_refuse(j, f[4], "model.dropout");
     }
     for (int i = 5; i < 7; i++)
-        if ((text = tki_json_text(j, f[i], &size)) != NULL && size > 0)
+        if (tki_json_text(j, f[i], &size) != NULL && size > 0)
             return tki_json_refuse(j, f[i], names[i]);
     t->fuse_unk = tki_json_bool(j, f[7], !bpe);
     t->byte_fallback = tki_json_bool(j, f[8], 0);
@@ -3869,7 +3868,7 @@ static int tki_json_model(tokenizer *t, tki_json *j, size_t at, size_t *merges, 
     for (int i = 0; i < t->n && t->byte_fallback; i++)
         if (tki_byte_value(&t->pieces[i]) >= 0) t->pieces[i].type = TOKENIZER_BYTE;
     t->unk = -1;
-    text = tki_json_text(j, f[3], &size);
+    const char *text = tki_json_text(j, f[3], &size);
     for (int i = 0; text && i < t->n; i++)
         if ((size_t)t->pieces[i].size == size && !memcmp(t->pieces[i].text, text, size)) t->unk = i;
     if (f[10] && !bpe) {

@@ -260,23 +260,48 @@ only_public $o.x.o && nothing_writable $o.x.o && only_libc $o.x.o 'malloc|free'"
 
 # ---- running the test programs in other ways ----
 
+# Programs of the interface alone share the implementation, compiled once for each COMPILE.
+
+shared_object() { echo "$out/shared.$(echo "$1" | cksum | tr ' ' .).o"; } # shared_object COMPILE: its name
+
+made_object() { # made_object OBJECT COMPILE...: by the job that comes first, while others wait for it
+    object=$1
+    shift
+    if mkdir "$object.making" 2>/dev/null; then
+        if "$@" -Wno-unused-command-line-argument -I. -c tests/include_impl.c -o "$object.new"; then
+            mv "$object.new" "$object"
+        else
+            : >"$object.failed"
+        fi
+    fi
+    while [ ! -f "$object" ]; do
+        [ ! -f "$object.failed" ] || return 1
+        sleep 1
+    done
+}
+
 # tests_run TITLE COMPILE RUNNER NAME...: each tests/test_NAME.c that exists, compiled and run; NAME:WORD with an argument.
 tests_run() {
-    title=$1 compile=$2 runner=$3
+    title=$1 compile=$2 runner=$3 object=$(shared_object "$2")
     shift 3
     for test in "$@"; do
         file=${test%%:*} word=${test#"${test%%:*}"}
         [ -f "tests/test_$file.c" ] || continue
         binary=$out/$group.$planned.$file
-        job "$title: test_$file" "$compile -I. tests/test_$file.c -o $binary -lm && $runner $binary ${word#:}"
+        case $own_copy in
+        *" build/test_$file "*) command="$compile -I. tests/test_$file.c -o $binary -lm" ;;
+        *) command="made_object $object $compile $warn_c && \
+$compile -DTFI_IMPLEMENTED -I. tests/test_$file.c $object -o $binary -lm" ;;
+        esac
+        job "$title: test_$file" "$command && $runner $binary ${word#:}"
     done
 }
 
 # include_run TITLE COMPILE RUNNER ISA: the program of all public functions.
 include_run() {
-    binary=$out/$group.$planned.include
-    job "$1: every function, row $4" \
-        "$2 -I. tests/include_impl.c tests/include_a.c tests/include_b.c -o $binary -lm && $3 $binary $4"
+    binary=$out/$group.$planned.include object=$(shared_object "$2")
+    job "$1: every function, row $4" "made_object $object $2 $warn_c && \
+$2 $warn_c -I. tests/include_a.c tests/include_b.c $object -o $binary -lm && $3 $binary $4"
 }
 
 group_fast() {
@@ -294,7 +319,7 @@ group_arm64() {
     has qemu-aarch64 || { skip "qemu-aarch64 is not installed" && return; }
     compile="aarch64-linux-gnu-gcc -O2 -static -pthread $few"
     if has aarch64-linux-gnu-gcc; then
-        include_run gcc "$compile $warn_c" qemu-aarch64 neondot
+        include_run gcc "$compile" qemu-aarch64 neondot
         if has aarch64-linux-gnu-g++; then
             job "gcc: C++" "aarch64-linux-gnu-g++ $warn_cxx -O2 -I. -x c++ -c tests/include_impl.c -o $out/arm64.cpp.o"
         else
@@ -307,7 +332,7 @@ group_arm64() {
     fi
     compile="clang --target=aarch64-linux-gnu -O2 -static -pthread"
     if has clang && has aarch64-linux-gnu-gcc; then
-        include_run clang "$compile $warn_c" "qemu-aarch64 -cpu cortex-a72" neon # without dot products
+        include_run clang "$compile" "qemu-aarch64 -cpu cortex-a72" neon # without dot products
         tests_run clang "$compile" qemu-aarch64 tiny_gpt kernels:brief
     else
         skip "clang is not installed"
@@ -319,7 +344,7 @@ group_s390x() {
     has qemu-s390x || { skip "qemu-s390x is not installed" && return; }
     has s390x-linux-gnu-gcc || { skip "s390x-linux-gnu-gcc is not installed" && return; }
     compile="s390x-linux-gnu-gcc -O2 -static -pthread"
-    include_run gcc "$compile $warn_c" qemu-s390x scalar
+    include_run gcc "$compile" qemu-s390x scalar
     tests_run gcc "$compile" qemu-s390x tiny_gpt kernels:brief math api special:brief formats:brief
     finish "big-endian, under emulation"
 }
@@ -328,8 +353,8 @@ group_x86_32() {
     case $(uname -m) in x86_64 | i?86) ;; *) skip "not an x86" && return ;; esac
     accepts "${CC:-cc}" -m32 || { skip "no 32-bit libraries (gcc-multilib)" && return; }
     sse="-m32 -msse2 -mfpmath=sse" # without it x87 registers keep more bits than memory does
-    include_run "-m32" "${CC:-cc} -m32 -O2 $warn_c" "" scalar
-    has clang && accepts clang -m32 && include_run "clang -m32" "clang -m32 -O2 $warn_c" "" scalar
+    include_run "-m32" "${CC:-cc} -m32 -O2" "" scalar
+    has clang && accepts clang -m32 && include_run "clang -m32" "clang -m32 -O2" "" scalar
     tests_run "$sse" "${CC:-cc} $sse -O2 -pthread" "" \
         tiny_gpt kernels:brief math contract:brief api special raschka formats
     finish "32 bits"
@@ -344,7 +369,7 @@ group_wasm() {
     for simd in "" -msimd128; do
         row=scalar
         [ -z "$simd" ] || row=simd128
-        include_run "$row" "$compile $simd $warn_c" "$runner" $row
+        include_run "$row" "$compile $simd" "$runner" $row
         tests_run "$row" "$compile $simd" "$runner" tiny_gpt kernels math special raschka formats
     done
     finish "wasm32, under node"
@@ -364,14 +389,17 @@ group_sanitizers() {
         # The vector kernels take long to compile with all checks, and minutes if inlined by force: where they are not
         # the subject, the scalar ones.
         kernels="contract formats kernels math" calls=-DTFI_INLINE=inline
+        outlined="-mllvm -asan-instrumentation-with-call-threshold=0" # a third of the time to compile, twice to run
+        # shellcheck disable=SC2086
+        accepts "$cc" -fsanitize=address $outlined || outlined=""
         rest=$(for name in $names; do case " $kernels " in *" $name "*) ;; *) echo "$name" ;; esac; done)
         # shellcheck disable=SC2086
-        tests_run "address" "$cc -O1 -g $calls $few -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed -E 's,contract|kernels|formats,&:brief,g')
+        tests_run "address" "$cc -O1 -g $calls $outlined $few -pthread -fsanitize=address -fno-omit-frame-pointer" "" $(echo "$kernels" | sed -E 's,contract|kernels|formats,&:brief,g')
         # shellcheck disable=SC2086
         tests_run "address and undefined, scalar" "$cc -O1 -g -pthread -DTRANSFORMER_NO_SIMD $flags" "" $rest kernels:brief formats:brief math
         tests_run "address, files read instead of mapped" \
             "$cc -O1 -g -DTRANSFORMER_NO_SIMD -DMODEL_FILE_NO_MMAP $flags" "" model_file
-        include_run "address and undefined" "$cc -O1 -g $calls $flags" "" "$(best_isa)"
+        include_run "address and undefined" "$cc -O1 -g $calls $outlined $flags" "" "$(best_isa)"
         if openmp_works "$cc"; then
             tests_run "undefined and OpenMP, scalar" \
                 "$cc -O1 -g -pthread -fopenmp -DTRANSFORMER_NO_SIMD $few -fsanitize=undefined -fno-sanitize-recover=all" "" contract:brief
@@ -675,7 +703,7 @@ group_tidy() {
         elif [ $tool = clang-format ]; then
             job format "${MAKE:-make} -s format-check"
         else
-            job tidy "${MAKE:-make} -s tidy"
+            job tidy "${MAKE:-make} -s -j $jobs -k tidy"
         fi
     done
     finish "clang-format and clang-tidy agree"
@@ -695,6 +723,7 @@ compilers=$(find_compilers)
 openmp=""
 openmp_works "${CC:-cc}" && openmp=-fopenmp
 export openmp
+own_copy=" $("${MAKE:-make}" -s own-copy) " # programs that need the implementation within
 [ $# -gt 0 ] || eval "set -- $all_groups"
 for group in "$@"; do
     planned=0

@@ -202,7 +202,7 @@ static int stop_at(void *user, int done, int n) {
 static void test_progress(void) {
     text_model_options o;
     transformer_error error;
-    static char prompt[3000];
+    static char prompt[1300];
     int stop = 1024, never = INT_MAX;
     memset(&o, 0, sizeof o);
     memset(prompt, 1, sizeof prompt - 1); /* a token each */

@@ -4692,6 +4692,9 @@ static TFI_TARGET TFI_INLINE __m512i tfi_join(__m256i low, __m256i high) {
 #define D_SUB32(a, b) _mm512_sub_epi32(a, b)
 #define D_RIGHT32(v, n) _mm512_maskz_srav_epi32(TFI_ALL16, v, _mm512_set1_epi32(n))
 #define D_HALVES(p, step) tfi_halves16(p, step)
+#define V_TURN(v) /* lanes as 4 x 4, transposed */                                                 \
+    _mm512_maskz_permutexvar_ps(                                                                   \
+        TFI_ALL16, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v)
 #define D_TWO_HALVES(p, q) tfi_two_halves16(p, q)
 #define D_SUBSCALES(s, first, in_turn, a, b) tfi_subscales16(s, in_turn, a, b)
 #define TFI_BLOCK_ROWS 4
@@ -6648,14 +6651,23 @@ static TFI_TARGET TFI_INLINE TFI_I TFI_K(piece_dot)(const tfi_format *f, const u
     return D_DOT(is_signed, sum, q, D_LOAD(x + (4 * h + i) * TFI_VECTOR));
 }
 
-/* sum plus a group's integers, in its blocks' lanes, times the scales: the steps of a tile. */
-static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, TFI_I total,
+/* A group's integers, in its blocks' lanes, times the scales of the weights. */
+static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_scaled)(const tfi_format *f, const TFI_I *s,
+                                                       const unsigned char *x, const int g,
+                                                       const TFI_V *scales) {
+    const int sums = f->groups == 2 ? 11 + g : 9;
+    TFI_I total = TFI_K(gather_sums)(s[0], s[1], s[2], s[3]);
+    if (f->bias && !TFI_HAS_SIGNED_CODES(f))
+        total = D_ADD32(total, D_RIGHT32(D_LOAD(x + sums * TFI_VECTOR), tfi_bias_shift(f->bias)));
+    return V_MUL(V_FROM_INT(total), scales[g]);
+}
+
+/* sum plus a group, times the scales of the token: the steps of a tile. */
+static TFI_TARGET TFI_INLINE TFI_V TFI_K(group_sum)(const tfi_format *f, const TFI_I *s,
                                                     const unsigned char *x, const int g,
                                                     const TFI_V *scales, TFI_V sum) {
-    const int two = f->groups == 2, shift = tfi_bias_shift(f->bias);
-    if (f->bias && !TFI_HAS_SIGNED_CODES(f))
-        total = D_ADD32(total, D_RIGHT32(D_LOAD(x + (two ? 11 + g : 9) * TFI_VECTOR), shift));
-    sum = V_FMA(V_MUL(V_FROM_INT(total), scales[g]), TFI_BLOCK_FLOATS(x, 8), sum);
+    const int two = f->groups == 2;
+    sum = V_FMA(TFI_K(group_scaled)(f, s, x, g, scales), TFI_BLOCK_FLOATS(x, 8), sum);
     if (f->bias) return sum;
     return V_FMA(scales[2 + g], TFI_BLOCK_FLOATS(x, two ? 13 + g : 10), sum);
 }
@@ -6681,14 +6693,61 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
     TFI_I s[4] = {D_ZERO, D_ZERO, D_ZERO, D_ZERO};
     TFI_K(half_dot)(f, src, first, blocks, x, 0, s);
     if (two) {
-        sum = TFI_K(group_sum)(f, TFI_K(gather_sums)(s[0], s[1], s[2], s[3]), x, 0, scales, sum);
+        sum = TFI_K(group_sum)(f, s, x, 0, scales, sum);
         s[0] = s[1] = s[2] = s[3] = D_ZERO;
     }
     TFI_K(half_dot)(f, src, first, blocks, x, 1, s);
-    return TFI_K(group_sum)(f, TFI_K(gather_sums)(s[0], s[1], s[2], s[3]), x, two, scales, sum);
+    return TFI_K(group_sum)(f, s, x, two, scales, sum);
 }
 
+#ifdef V_TURN
+/* Rows of fewer blocks than lanes, one behind the other, are taken as one stream: a unit has blocks
+ * of several rows, and the token's blocks are joined likewise. */
+#define TFI_JOINS(f) ((f)->block == 32 && (f)->bias && (f)->dtype != TRANSFORMER_MXFP4)
+
+/* A token of n blocks n times, as LANES rows of n blocks meet it. */
+static TFI_TARGET void TFI_K(join_token)(const unsigned char *x, int n, unsigned char *to) {
+    const int quarter = TFI_LANES / 4;
+    for (int i = 0; i < n; i++, to += TFI_UNIT_X * TFI_VECTOR)
+        for (int place = 0; place < TFI_LANES; place++) {
+            const int b = (i * TFI_LANES + place) % n;
+            const int from = b / quarter * TFI_VECTOR + b % quarter * 16;
+            const int at = place / quarter * TFI_VECTOR + place % quarter * 16;
+            memcpy(to + at, x + from, 16);
+            memcpy(to + at + 4 * TFI_VECTOR, x + from + 4 * TFI_VECTOR, 16);
+            memcpy(to + 9 * TFI_VECTOR + 4 * TFI_K(block_lane)(place),
+                   x + 9 * TFI_VECTOR + 4 * TFI_K(block_lane)(b), 4);
+        }
+}
+
+/* LANES rows at a time of n blocks times a token, which is joined too. */
+static TFI_TARGET TFI_INLINE void TFI_K(joined_rows)(const tfi_format *f, const unsigned char *w,
+                                                     int rows, int n, const unsigned char *token,
+                                                     const unsigned char *joined, float *sums) {
+    float products[TFI_LANES * TFI_LANES];
+    const TFI_V token_scales = TFI_BLOCK_FLOATS(token, 8);
+    TFI_V scales[4];
+    for (int r = 0; r < rows; r += TFI_LANES, sums += TFI_LANES * TFI_LANES) {
+        const unsigned char *x = joined;
+        for (int i = 0; i < n; i++, x += TFI_UNIT_X * TFI_VECTOR, w += TFI_LANES * f->size) {
+            TFI_I s[4] = {D_ZERO, D_ZERO, D_ZERO, D_ZERO};
+            TFI_UNROLL_ALL
+            for (int at = 0; at < TFI_LANES * f->size; at += 64) TFI_STREAM_AHEAD(w + at);
+            TFI_K(fetch_scales)(f, w, 0, scales);
+            TFI_K(half_dot)(f, w, 0, TFI_LANES, x, 0, s);
+            TFI_K(half_dot)(f, w, 0, TFI_LANES, x, 1, s);
+            V_STORE(products + i * TFI_LANES, V_TURN(TFI_K(group_scaled)(f, s, x, 0, scales)));
+        }
+        for (int i = 0; i < TFI_LANES; i++) {
+            TFI_V sum = V_TURN(V_LOAD_N(products + i * n, n));
+            V_STORE(sums + i * TFI_LANES, V_FMA(sum, token_scales, V_SET(0.0f)));
+        }
+    }
+}
+#endif
+
 /* Rows of n blocks of a type known to the compiler: times one token if there is one, or unpacked.
+ * With both, `unpacked` is the token joined.
  * Row r is number r / 4 of the r % 4-th of four streams, which lie `apart` bytes from each other.
  * An incomplete unit goes on in the next row, whose scales do not count, or is copied between zeros
  * where it would go on behind `end`. */
@@ -6702,6 +6761,12 @@ static TFI_TARGET TFI_INLINE void TFI_K(block_rows)(const tfi_format *f, const u
     unsigned char copy[WIDE * 34], digits[WIDE * 32]; /* 34: the most bytes per 32 columns */
     float numbers[TFI_LANES];                         /* of the blocks in the lanes */
     TFI_V scales[4];
+#ifdef V_TURN
+    if (TFI_JOINS(f) && token && unpacked) {
+        TFI_K(joined_rows)(f, w, rows, n, token, unpacked, sums);
+        return;
+    }
+#endif
     for (int b = 0; b < TFI_LANES; b++) numbers[TFI_K(block_lane)(b)] = (float)b;
     for (int r = 0; r < rows; r++) {
         const unsigned char *x = token;
@@ -6797,13 +6862,37 @@ static TFI_TARGET const unsigned char *TFI_K(one_token)(const unsigned char *x, 
     return panel;
 }
 
+#ifdef V_TURN
+/* One token and short rows, which are joined; returns how many rows it has taken. */
+static TFI_TARGET int TFI_K(blocks_joined)(const tfi_format *f, const unsigned char *w,
+                                           size_t w_bytes, int rows, const unsigned char *x, int n,
+                                           float *out, float *sums) {
+    unsigned char *joined = (unsigned char *)(sums + TFI_BLOCK_MOST * TFI_LANES);
+    const int whole = rows & -TFI_LANES;
+    if (!TFI_JOINS(f) || n < 1 || n >= TFI_LANES || rows < 3 * TFI_LANES ||
+        w_bytes != (size_t)n * (size_t)f->size)
+        return 0;
+    TFI_K(join_token)(x, n, joined);
+    for (int first = 0, count; first < whole; first += count, w += (size_t)count * w_bytes) {
+        count = tfi_min(TFI_BLOCK_MOST, whole - first);
+        TFI_K(rows)(f, w, 0, 0, count, n, NULL, x, sums, joined);
+        TFI_K(block_sums)(sums, count, 1, out + first, 0);
+    }
+    return whole;
+}
+#endif
+
 /* One token: the rows come from memory in four long streams, as for the tiles above. */
 static TFI_TARGET void TFI_K(blocks_1)(const tfi_format *f, const unsigned char *w, size_t w_bytes,
                                        int rows, const unsigned char *x, int n, float *out,
                                        float *sums) {
     const unsigned char *end = w + (size_t)rows * w_bytes;
-    const int groups = rows / 4, rest = rows % 4;
     float four[TFI_BLOCK_MOST];
+#ifdef V_TURN
+    const int joined = TFI_K(blocks_joined)(f, w, w_bytes, rows, x, n, out, sums);
+    w += (size_t)joined * w_bytes, out += joined, rows -= joined;
+#endif
+    const int groups = rows / 4, rest = rows % 4;
     for (int first = 0, count; first < groups; first += count) {
         count = tfi_min(TFI_BLOCK_MOST / 4, groups - first);
         TFI_K(rows)
@@ -7048,6 +7137,7 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef D_SUB32
 #undef D_RIGHT32
 #undef D_HALVES
+#undef V_TURN
 #undef D_TWO_HALVES
 #undef D_SUBSCALES
 #undef D_64

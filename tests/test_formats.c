@@ -8,7 +8,7 @@
 #include "blocks.h"
 #include "test.h"
 
-enum { BLOCKS = 100000, TOKENS = 13, MAX_ROWS = 41, MAX_COLS = 4608 };
+enum { BLOCKS = 100000, TOKENS = 13, MAX_ROWS = 150, MAX_COLS = 4608 };
 
 static const struct {
     int dtype;
@@ -159,6 +159,8 @@ static void check_odd(const tfi_kernels *k, problem *p) {
             CHECK((tfi_float_to_bits(out[r]) & 0x7fffffffu) > 0x7f800000u);
             CHECK((tfi_float_to_bits(out[p->rows + r]) & 0x7fffffffu) < 0x7f800000u);
         }
+        multiply(k, p, 0, p->rows, 0, 1, out);
+        for (int r = 0; r < p->rows; r++) CHECK(!(out[r] - out[r] == 0));
     }
     *spoiled = before;
 }
@@ -201,8 +203,9 @@ static void check_neighbours(const tfi_kernels *k, problem *p) {
 }
 
 static void test_products(void) {
-    static const int shapes[][2] = {{1, 32},  {3, 64},   {5, 288},  {41, 96},  {33, 256}, {4, 512},
-                                    {7, 768}, {6, 2304}, {17, 544}, {5, 4608}, {2, 2048}};
+    static const int shapes[][2] = {{1, 32},   {3, 64},   {50, 288}, {41, 96},  {33, 256},
+                                    {4, 512},  {7, 768},  {6, 2304}, {17, 544}, {5, 4608},
+                                    {2, 2048}, {150, 32}, {70, 480}, {5, 288}};
     for (int i = 0; tfi_rows[i]; i++) {
         const tfi_kernels *k = tfi_rows[i];
         double worst = 0;

@@ -471,6 +471,7 @@ group_examples() {
     fi
     if has python3; then
         [ -f examples/inspect.c ] && job "inspect: JSON that Python reads" python_reads
+        job "generate: llama.cpp's greedy texts from every type that convert writes" greedy_texts
         [ -f examples/bench.c ] &&
             job "compare_speed: two builds; a program with llama-bench's options" compare_speed
     else
@@ -484,6 +485,8 @@ made() { "${MAKE:-make}" -s "build/$1"; } # an example, as make builds it
 toy_repeats() {
     made toy && build/toy | grep -q '^200 patterns, 0 continued wrongly$'
 }
+
+greedy_texts() { made convert && made generate && python3 tests/make_llama_texts.py check; }
 
 same_logits() {
     made logits || return 1

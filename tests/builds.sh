@@ -34,6 +34,7 @@ run_job() { # in a process of its own
     # shellcheck source=/dev/null
     (eval "$(sed 1d "$1")") >"$1.log" 2>&1
     echo $? >"$1.status.new" && mv "$1.status.new" "$1.status"
+    echo "$1"
 }
 
 report_failure() {
@@ -45,10 +46,10 @@ report_failure() {
 
 finish() { [ "$planned" -eq 0 ] || echo "$1" >"$out/$group.title"; }
 
-report() { # the group, once every check of it has ended
+report() { # the group, once every check of it has ended: a line of input for each that has
     count=0 good=0
     for file in "$out/$group".*.job; do
-        while [ ! -f "$file.status" ] && [ ! -f "$out/ended" ]; do sleep 1; done
+        while [ ! -f "$file.status" ] && read -r _; do :; done
         count=$((count + 1))
         if [ "$(cat "$file.status" 2>/dev/null)" = 0 ]; then
             good=$((good + 1))
@@ -61,13 +62,13 @@ report() { # the group, once every check of it has ended
 }
 
 run_planned() { # run_planned GROUP...
-    {
-        for group in "$@"; do find "$out" -name "$group.*.job" | sort; done | xargs -n 1 -P "$jobs" sh "$0" --job
-        : >"$out/ended"
-    } &
-    for group in "$@"; do
-        [ ! -f "$out/$group.title" ] || report
-    done
+    for group in "$@"; do find "$out" -name "$group.*.job" | sort; done | xargs -n 1 -P "$jobs" sh "$0" --job | {
+        for group in "$@"; do
+            [ ! -f "$out/$group.title" ] || report
+        done
+        echo "$passed $failed" >"$out/counts"
+    }
+    read -r passed failed <"$out/counts"
 }
 
 # ---- compilers: "NAME CC CXX" a line; without gcc and clang whatever cc is ----
@@ -265,7 +266,7 @@ only_public $o.x.o && nothing_writable $o.x.o && only_libc $o.x.o 'malloc|free'"
 shared_object() { echo "$out/shared.$(echo "$1" | cksum | tr ' ' .).o"; } # shared_object COMPILE: its name
 
 made_object() { # made_object OBJECT COMPILE...: by the job that comes first, while others wait for it
-    object=$1
+    object=$1 waited=0
     shift
     if mkdir "$object.making" 2>/dev/null; then
         if "$@" -Wno-unused-command-line-argument -I. -c tests/include_impl.c -o "$object.new"; then
@@ -275,7 +276,10 @@ made_object() { # made_object OBJECT COMPILE...: by the job that comes first, wh
         fi
     fi
     while [ ! -f "$object" ]; do
-        [ ! -f "$object.failed" ] || return 1
+        if [ -f "$object.failed" ] || [ $((waited += 1)) -gt 900 ]; then
+            echo "$object has not been compiled: the first job with it says why"
+            return 1
+        fi
         sleep 1
     done
 }

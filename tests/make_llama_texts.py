@@ -58,6 +58,8 @@ def check(work):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as directory:
         if sys.argv[1] == "check":
             check(Path(directory))

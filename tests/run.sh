@@ -33,15 +33,13 @@ compile_test() { # compile_test NAME, which make -j has compiled before, if it c
     return 1
 }
 
-run_test() { # run_test NAME, in a process of its own
+run_test() { # run_test NAME, in a process of its own: its name and status
     limited "build/$1" >"$logs/$1" 2>&1
-    echo $? >"$logs/$1.status.new" && mv "$logs/$1.status.new" "$logs/$1.status"
+    echo "$1 $?"
 }
 
-report_test() { # report_test NAME, once it has ended
-    log=$logs/$1
-    while [ ! -f "$log.status" ] && [ ! -f $logs/ended ]; do sleep 1; done
-    status=$(cat "$log.status" 2>/dev/null)
+report_test() { # report_test NAME STATUS
+    log=$logs/$1 status=$2
     line=$(tail -n 1 "$log" | grep "$sum")
     sed -n "s/^ *SKIP */SKIP  $1: /p" "$log"
     if [ -z "$line" ]; then
@@ -56,6 +54,22 @@ report_test() { # report_test NAME, once it has ended
     fi
 }
 
+# run_tests NAME...: as many at a time as there are processors
+run_tests() {
+    printf '%s\n' "$@" | xargs -n 1 -P "$processes" sh "$0" --one | {
+        reported=" "
+        while read -r name status; do
+            report_test "$name" "$status"
+            reported="$reported$name "
+        done
+        for name in "$@"; do
+            case $reported in *" $name "*) ;; *) fail "$name" "did not run to its end" tail -n 40 ;; esac
+        done
+        echo "$passed $failed $skipped" >$logs/counts
+    }
+    read -r passed failed skipped <$logs/counts
+}
+
 run_builds() {
     # its lines as they come, but for the last
     { sh tests/builds.sh 2>&1; echo; } | tee "$logs/builds" |
@@ -64,13 +78,16 @@ run_builds() {
     if [ -z "$line" ]; then fail builds "ended early" tail -n 10; else add "$line"; fi
 }
 
-if [ "${1:-}" = --one ]; then run_test "$2" && exit; fi
+if [ "${1:-}" = --one ]; then
+    run_test "$2"
+    exit
+fi
 [ -f transformer.h ] || { echo "run tests/run.sh from the project's root" >&2 && exit 2; }
 trap 'exit 130' INT TERM
 rm -rf $logs && mkdir -p $logs
 processes=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 if [ $# -gt 0 ]; then
-    names=$(for name in "$@"; do echo "test_${name#test_}"; done)
+    names=$(for name in "$@"; do echo "test_${name#test_}"; done | sort -u)
 else
     names=$(for file in tests/test_*.c; do basename "$file" .c; done)
 fi
@@ -79,12 +96,8 @@ fi
 "${MAKE:-make}" -s -k -j "$processes" $(for name in $names; do echo "build/$name"; done) CC="${CC:-cc}" >/dev/null 2>&1
 compiled=""
 for name in $names; do ! compile_test "$name" || compiled="$compiled $name"; done
-{
-    for name in $compiled; do echo "$name"; done | xargs -n 1 -P "$processes" sh "$0" --one
-    : >$logs/ended
-} &
-for name in $compiled; do report_test "$name"; done
-wait
+# shellcheck disable=SC2086
+[ -z "$compiled" ] || run_tests $compiled
 [ $# -gt 0 ] || run_builds
 line="$passed passed, $failed failed"
 [ $skipped -eq 0 ] || line="$line, $skipped skipped"

@@ -44,7 +44,7 @@
  * 2. The same bits.  For one build and one instruction-set row, logits are bit-identical for any
  *    split of the tokens into calls, any thread count, OpenMP or not, batched with other sequences
  *    or alone, taps on or off, fresh or reused state.  One reduction order per dot product;
- *    parallel only across outputs; prefill and decode share it.
+ *    parallel only across outputs; prefill and decode share it.  Of a NaN, only that it is one.
  * 3. Never harms the host.  No abort, exit, assert on input, signal, longjmp, stdio, getenv,
  *    logging, mutable global, thread-local or thread of its own.  Every entry point returns a
  *    status; a failed call leaves the state as it was.

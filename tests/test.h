@@ -36,6 +36,18 @@ static inline void test_check(int ok, const char *file, int line, const char *wh
         printf("\n");                                                                              \
     } while (0)
 
+/* Steps through what takes long with a sanitizer, which is then as thorough as time allows. */
+#if defined __has_feature
+#if __has_feature(address_sanitizer)
+#define TEST_STEP 61
+#endif
+#elif defined __SANITIZE_ADDRESS__
+#define TEST_STEP 61
+#endif
+#ifndef TEST_STEP
+#define TEST_STEP 1
+#endif
+
 /* What a header's field of 4 or 8 bytes must survive. */
 #define TEST_EXTREMES                                                                              \
     {                                                                                              \

@@ -607,7 +607,7 @@ static void test_truncated(void) {
     write_text("config.json", llama_config);
     n = st_finish(&file_a, image);
     header = n - file_a.n_data;
-    for (i = 0; i < n; i += i < header || i + 9 > n ? 1 : 61) {
+    for (i = 0; i < n; i += i < header || i + 9 > n ? 1 : TEST_STEP) {
         write_file("model.safetensors", image, i);
         snprintf(what, sizeof what, "model.safetensors of %lu bytes", (unsigned long)i);
         must_fail(what, "model.safetensors: ", "");

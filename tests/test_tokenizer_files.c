@@ -140,6 +140,10 @@ static void test_cases(void) {
 
 /* ---- broken files ---- */
 
+enum {
+    MOST_TABLES = 1 << 19
+}; /* memory that a tokenizer takes whatever its file: classes, states */
+
 /* Opens a copy that ends where the memory ends, so that tools see an overrun; encodes and decodes if it can. */
 static int try_file(const char *data, size_t size, const char *merges, size_t merges_size) {
     static const char text[] = "abc ab c  b\xC3\xA9 A'S <s>xy\xFF\xE6\x97 ab";
@@ -153,7 +157,9 @@ static int try_file(const char *data, size_t size, const char *merges, size_t me
     files.merges = merges;
     files.merges_size = merges_size;
     error.text[0] = '\0';
+    peak_bytes = live_bytes;
     tokenizer *t = tokenizer_open_files(&files, 0, &error);
+    CHECK(peak_bytes <= 2 * (size + merges_size) + MOST_TABLES);
     if (t == NULL) CHECK(error.text[0] != '\0' && strchr(error.text, '\n') == NULL);
     if (t && tokenizer_encode_bound(t, sizeof text) < ROOM) {
         int32_t tokens[4096];

@@ -72,8 +72,9 @@ run_tests() {
 
 run_builds() {
     # its lines as they come, but for the last
-    { sh tests/builds.sh 2>&1; echo; } | tee "$logs/builds" |
-        awk '!/^([0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?)?$/ { print; fflush() }'
+    sh tests/builds.sh 2>&1 | tee "$logs/builds" | while IFS= read -r line; do
+        printf '%s\n' "$line" | grep -v "$sum"
+    done
     line=$(grep "$sum" "$logs/builds" | tail -n 1)
     if [ -z "$line" ]; then fail builds "ended early" tail -n 10; else add "$line"; fi
 }

@@ -61,6 +61,7 @@ run: build/generate
 
 tests: $(TESTS)
 
+# for tests/builds.sh
 own-copy:
 	@echo $(OWN_COPY)
 
@@ -94,9 +95,9 @@ format-check:
 	@if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $(SOURCES); \
 	else echo 'SKIP  clang-format is not installed'; fi
 
-# Every header with its implementation, and every program, is analysed on its own. Deeper analysis takes minutes, and
-# takes for possible what other functions rule out.
-tidy: $(if $(shell command -v clang-tidy),$(addprefix tidy/,$(filter-out %/common.h %/constrain.h %/unicode_data.h, \
+# Every header with its implementation, and every program, is analysed on its own (constrain.h is a part of two of
+# them). Deeper analysis takes minutes, and takes for possible what other functions rule out.
+tidy: $(if $(shell command -v clang-tidy),$(addprefix tidy/,$(filter-out %/constrain.h %/unicode_data.h, \
     $(HEADERS) $(wildcard examples/*.c))))
 	@command -v clang-tidy >/dev/null || echo 'SKIP  clang-tidy is not installed'
 

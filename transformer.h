@@ -6701,8 +6701,9 @@ static TFI_TARGET TFI_INLINE TFI_V TFI_K(unit_dot)(const tfi_format *f, const un
 }
 
 #ifdef V_TURN
-/* Rows of fewer blocks than lanes, one behind the other, are taken as one stream: a unit has blocks
- * of several rows, and the token's blocks are joined likewise. */
+/* Rows of fewer blocks than lanes, one behind the other, as one stream: a unit has blocks of several
+ * rows, the token's are joined likewise.  Not with offsets, which take a second product, nor MXFP4,
+ * whose products may underflow to -0, which lanes without a block would turn into 0. */
 #define TFI_JOINS(f) ((f)->block == 32 && (f)->bias && (f)->dtype != TRANSFORMER_MXFP4)
 
 /* A token of n blocks n times, as LANES rows of n blocks meet it. */
@@ -6863,7 +6864,7 @@ static TFI_TARGET const unsigned char *TFI_K(one_token)(const unsigned char *x, 
 }
 
 #ifdef V_TURN
-/* One token and short rows, which are joined; returns how many rows it has taken. */
+/* One token times short rows, if so many that joining pays; returns how many it has taken. */
 static TFI_TARGET int TFI_K(blocks_joined)(const tfi_format *f, const unsigned char *w,
                                            size_t w_bytes, int rows, const unsigned char *x, int n,
                                            float *out, float *sums) {

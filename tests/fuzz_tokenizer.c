@@ -1,5 +1,5 @@
 /* fuzz_tokenizer.c - a libFuzzer target: the input is a file of a tokenizer, and behind its last zero byte a text;
- * and it is the tokenizer_config.json, then the merges.txt, beside a small vocab.json.
+ * and it is the tokenizer_config.json beside a small tokenizer.json, then the merges.txt beside a small vocab.json.
  * corpus: tests/data/tokenizers/tiny
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz_tokenizer.c -o build/fuzz_tokenizer

@@ -543,12 +543,12 @@ static size_t llama2c(int version, int tied) {
     return tied ? n : put_tensor(n, 11, 1, L2C_VOCAB * L2C_DIM, q8);
 }
 
-/* One checkpoint: every other size of the file, every byte of the header changed, and each field. */
+/* One checkpoint: every other size, every byte of the header changed, each field. */
 static void spoil_llama2c(size_t n, const char *what) {
     static const unsigned char values[] = {0, 1, 2, 0x7f, 0x80, 0xff};
     static const uint64_t fields[] = TEST_EXTREMES;
     size_t i, k, size;
-    for (i = 0; i <= n; i += i < 300 || i + 9 > n ? 1 : 97) { /* i == n: one byte more */
+    for (i = 0; i <= n; i += i < 300 || i + 9 > n ? 1 : TEST_STEP) { /* i == n: one byte more */
         write_file("m.bin", image, i < n ? i : n + 1);
         must_fail_at(path_of("m.bin"), "another size", "m.bin", "");
     }

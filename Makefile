@@ -10,7 +10,7 @@
 CFLAGS ?= -O2
 PREFIX ?= /usr/local
 MODEL_BUDGET = 4000
-TOTAL_BUDGET = 7160
+TOTAL_BUDGET = 7180
 
 WARNINGS = -Wall -Wextra
 LIBS = -lm

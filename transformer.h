@@ -5589,11 +5589,15 @@ static TFI_TARGET void TFI_K(scale)(float *out, const float *x, float by, int n)
 #ifdef TFI_QUADS /* rows of weights at a time */
 #define TFI_GROUP 6
 #define TFI_GROUPS(rows) (((rows) + 5) / 6)
-#define TFI_WIDE TFI_PANEL /* tokens from which on it pays to widen weights */
+#define TFI_WIDE TFI_PANEL   /* tokens from which on it pays to widen weights */
+#define TFI_STREAM TFI_PANEL /* up to which rows come from memory whole, in long streams */
+#define TFI_ASKING(n) ((n) / TFI_PANEL + ((n) % TFI_PANEL > 1)) /* panels whose tiles ask */
 #else
 #define TFI_GROUP 4
 #define TFI_GROUPS(rows) ((rows) / 4)
 #define TFI_WIDE (8 * TFI_PANEL)
+#define TFI_STREAM (TFI_PANEL - 1)
+#define TFI_ASKING(n) ((n) / TFI_PANEL)
 #endif
 #ifndef TFI_LISTS
 #define TFI_LISTS
@@ -5798,7 +5802,7 @@ typedef struct tfi_part {
                   tokens - TFI_PAD * t, more, tfi_sums16(a0##t, a1##t, a2##t, a3##t),              \
                   tfi_sums16(a4##t, a5##t, a4##t, a5##t));
 #define TFI_QUADS_AHEAD(T, r) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);
-/* Of a tile, `rows` are there and `tokens` wanted; otherwise as a tile of the first form. */
+/* Of a tile, `rows` are there and `tokens` wanted.  Any tile asks, full or not. */
 #define TFI_DEFINE_QUADS(type, T, LIST)                                                            \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(quads##T##_##type)(                               \
         const TFI_W *w0, size_t w_stride, int rows, const TFI_X_ELEMENT *x, int tokens, int k,     \
@@ -5816,7 +5820,7 @@ typedef struct tfi_part {
         LIST(TFI_DECLARE_X, 0)                                                                     \
         TFI_R6(LIST, TFI_ZERO)                                                                     \
         for (; i < whole; i += TFI_STEP, x += 4 * vectors * TFI_STEP) {                            \
-            if (T == TFI_PANEL / TFI_PAD && soon->step) {                                          \
+            if (soon->step) {                                                                      \
                 TFI_ASK_ON                                                                         \
             } else {                                                                               \
                 TFI_R6(TFI_QUADS_AHEAD, T)                                                         \
@@ -5990,9 +5994,9 @@ enum { TFI_CACHED_BYTES = 1 << 18 };
         p.panels = panels, p.out = out, p.scratch = (float *)scratch, p.out_stride = out_stride;   \
         p.n = n, p.unit = (k + 31) / 32 * 32, p.ask = (int64_t)n * k > TFI_BLOCK_BYTES / 4;        \
         p.rows = rows, p.groups = p.apart = groups, p.step = 1, p.stop = k;                        \
-        if (n < TFI_PANEL) TFI_K(part_##type)(w, w_stride, &p);                                    \
+        if (n <= TFI_STREAM) TFI_K(part_##type)(w, w_stride, &p);                                  \
         p.apart = 1, p.step = TFI_GROUP;                                                           \
-        for (int first = 0; n >= TFI_PANEL && first < groups; first += block) {                    \
+        for (int first = 0; n > TFI_STREAM && first < groups; first += block) {                    \
             const int end = tfi_min(groups, first + block);                                        \
             const int after = tfi_max(0, rows - TFI_GROUP * end);                                  \
             p.groups = end - first, p.out = out + TFI_GROUP * first;                               \
@@ -6005,7 +6009,7 @@ enum { TFI_CACHED_BYTES = 1 << 18 };
                     tfi_plan_soon(below ? w + (size_t)(TFI_GROUP * end) * w_stride : row + p.stop, \
                                   sizeof(TFI_W), w_stride, tfi_min(k, TFI_CUT),                    \
                                   below ? tfi_min(after, TFI_CUT_ROWS) : p.rows, TFI_STEP,         \
-                                  n / TFI_PANEL * p.groups);                                       \
+                                  TFI_ASKING(n) * p.groups);                                       \
                 TFI_K(part##_##type)(row + p.from, w_stride, &p);                                  \
             }                                                                                      \
         }                                                                                          \
@@ -6126,20 +6130,26 @@ static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, in
 #define TFI_LOAD_SUM(r, c) TFI_V a##r##c = V_LOAD(out + (size_t)r * out_stride + c * TFI_LANES);
 #define TFI_LOAD_SUM_N(r, c) TFI_V a##r##c = V_LOAD_N(out + (size_t)r * out_stride, width);
 #define TFI_LOAD_VALUE(r, c) TFI_V v##c = TFI_W_LOAD(v + c * TFI_LANES);
+#define TFI_ASK_VALUE(r, c)                                                                        \
+    TFI_PREFETCH((const unsigned char *)(v + c * TFI_LANES) + 8 * TFI_AHEAD_BYTES, 2);
 #define TFI_ADD_VALUE(r, c) a##r##c = V_FMA(p##r, v##c, a##r##c);
 #define TFI_STORE_SUM(r, c) V_STORE(out + (size_t)r * out_stride + c * TFI_LANES, a##r##c);
 #define TFI_STORE_SUM_N(r, c) V_STORE_N(out + (size_t)r * out_stride, a##r##c, width);
 #define TFI_LOAD_P(r) TFI_V p##r = V_SET(p[(size_t)r * p_stride + (size_t)j]);
 
 /* Adds all keys to C vectors of 4 queries (or 1), held in registers; `width` floats if less than a
- * vector. */
+ * vector.  The first queries `ask` for what follows in the cache: softmax between two blocks leaves
+ * prefetchers behind. */
 #define TFI_DEFINE_VALUES(name, ROWS, LIST, LOAD_SUM, LOAD_V, STORE_SUM, PS)                       \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
         float *out, size_t out_stride, const float *p, size_t p_stride, const TFI_W *v,            \
-        size_t v_stride, int keys, int width) {                                                    \
+        size_t v_stride, int keys, int width, int ask) {                                           \
         (void)width, (void)out_stride, (void)p_stride;                                             \
         ROWS(LIST, LOAD_SUM)                                                                       \
         for (int j = 0; j < keys; j++, v += v_stride) {                                            \
+            if (ask) {                                                                             \
+                LIST(TFI_ASK_VALUE, 0)                                                             \
+            }                                                                                      \
             LIST(LOAD_V, 0)                                                                        \
             PS ROWS(LIST, TFI_ADD_VALUE)                                                           \
         }                                                                                          \
@@ -6162,11 +6172,12 @@ static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, in
                 const TFI_W *v = (const TFI_W *)values + d;                                        \
                 int all = d + wide <= dim, width = dim - d < TFI_LANES ? dim - d : TFI_LANES;      \
                 if (four && all) TFI_K(values4_##type)                                             \
-                (to, out_stride, weights, p_stride, v, v_stride, keys, 0);                         \
+                (to, out_stride, weights, p_stride, v, v_stride, keys, 0, r == 0);                 \
                 else if (four) TFI_K(values4n_##type)(to, out_stride, weights, p_stride, v,        \
-                                                      v_stride, keys, width);                      \
-                else if (all) TFI_K(values1_##type)(to, 0, weights, 0, v, v_stride, keys, 0);      \
-                else TFI_K(values1n_##type)(to, 0, weights, 0, v, v_stride, keys, width);          \
+                                                      v_stride, keys, width, r == 0);              \
+                else if (all)                                                                      \
+                    TFI_K(values1_##type)(to, 0, weights, 0, v, v_stride, keys, 0, r == 0);        \
+                else TFI_K(values1n_##type)(to, 0, weights, 0, v, v_stride, keys, width, r == 0);  \
                 d += all ? wide : width;                                                           \
             }                                                                                      \
             r += four ? 4 : 1;                                                                     \
@@ -7074,6 +7085,8 @@ static const tfi_kernels TFI_K(kernels) = {
 #undef TFI_GROUP
 #undef TFI_GROUPS
 #undef TFI_WIDE
+#undef TFI_STREAM
+#undef TFI_ASKING
 #undef TFI_QUADS
 #undef V_QUADS
 #undef V_QUADS_N

@@ -5648,6 +5648,11 @@ typedef struct tfi_part {
 #define TFI_R1(T, M) T(M, 0)
 #define TFI_R4(T, M) T(M, 0) T(M, 1) T(M, 2) T(M, 3)
 #define TFI_R6(T, M) TFI_R4(T, M) T(M, 4) T(M, 5)
+#define TFI_SIZES1(M, type) M(type, 1, TFI_T1)
+#define TFI_SIZES2(M, type) TFI_SIZES1(M, type) M(type, 2, TFI_T2)
+#define TFI_SIZES3(M, type) TFI_SIZES2(M, type) M(type, 3, TFI_T3)
+#define TFI_SIZES4(M, type) TFI_SIZES3(M, type) M(type, 4, TFI_T4)
+#define TFI_SIZES6(M, type) TFI_SIZES4(M, type) M(type, 5, TFI_T5) M(type, 6, TFI_T6)
 #define TFI_ZERO(r, t) TFI_V a##r##t = V_SET(0.0f);
 #define TFI_LOAD_X(r, t) x##t = TFI_X_LOAD(x + t * TFI_STEP);
 #define TFI_LOAD_X_N(r, t) x##t = TFI_X_LOAD_N(x + t * TFI_STEP, k - (int)i);
@@ -5933,8 +5938,6 @@ enum { TFI_CACHED_BYTES = 1 << 18 };
                  next && g < TFI_ASK * TFI_PANEL ? next + g * (wide / TFI_ASK) : x);               \
             }                                                                                      \
         break;
-#define TFI_SIZES4(M, type)                                                                        \
-    M(type, 1, TFI_T1) M(type, 2, TFI_T2) M(type, 3, TFI_T3) M(type, 4, TFI_T4)
 #define TFI_MATMUL16(type, part)                                                                   \
     TFI_SIZES4(TFI_DEFINE_QUADS, type)                                                             \
     TFI_DEFINE_ONE(type)                                                                           \
@@ -6030,9 +6033,6 @@ enum { TFI_CACHED_BYTES = 1 << 18 };
         ((const TFI_W *)weights, w_stride, 0, rows, (const TFI_X_ELEMENT *)panels, n, k, out,      \
          out_stride);                                                                              \
     }
-#define TFI_SIZES3(M, type) M(type, 1, TFI_T1) M(type, 2, TFI_T2) M(type, 3, TFI_T3)
-#define TFI_SIZES6(M, type)                                                                        \
-    TFI_SIZES3(M, type) M(type, 4, TFI_T4) M(type, 5, TFI_T5) M(type, 6, TFI_T6)
 #define TFI_MATMUL3(type, part) TFI_DEFINE_TILES(type, part, TFI_SIZES3)
 #define TFI_MATMUL6(type, part) TFI_DEFINE_TILES(type, part, TFI_SIZES6)
 #define TFI_DEFINE_TILES(type, part, SIZES)                                                        \
@@ -6137,9 +6137,9 @@ static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, in
 #define TFI_STORE_SUM_N(r, c) V_STORE_N(out + (size_t)r * out_stride, a##r##c, width);
 #define TFI_LOAD_P(r) TFI_V p##r = V_SET(p[(size_t)r * p_stride + (size_t)j]);
 
-/* Adds all keys to C vectors of 4 queries (or 1), held in registers; `width` floats if less than a
- * vector.  The first queries `ask` for what follows in the cache: softmax between two blocks leaves
- * prefetchers behind. */
+/* Adds all keys to C vectors of 4 queries (or 1), held in registers; C = 0: to `width` floats, less
+ * than a vector.  The first queries `ask` for what follows in the cache: softmax between two blocks
+ * leaves prefetchers behind. */
 #define TFI_DEFINE_VALUES(name, ROWS, LIST, LOAD_SUM, LOAD_V, STORE_SUM, PS)                       \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(name)(                                            \
         float *out, size_t out_stride, const float *p, size_t p_stride, const TFI_W *v,            \
@@ -6159,37 +6159,48 @@ static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, in
 #define TFI_LOAD_P1 TFI_LOAD_P(0)
 #define TFI_LOAD_P4 TFI_LOAD_P(0) TFI_LOAD_P(1) TFI_LOAD_P(2) TFI_LOAD_P(3)
 
+#define TFI_DEFINE_VALUES_OF(type, C, LIST)                                                        \
+    TFI_DEFINE_VALUES(values4_##C##_##type, TFI_ROW_LIST, LIST, TFI_LOAD_SUM, TFI_LOAD_VALUE,      \
+                      TFI_STORE_SUM, TFI_ROW_P)                                                    \
+    TFI_DEFINE_VALUES(values1_##C##_##type, TFI_R1, LIST, TFI_LOAD_SUM, TFI_LOAD_VALUE,            \
+                      TFI_STORE_SUM, TFI_LOAD_P1)
+#define TFI_VALUES_CASE(type, C, LIST)                                                             \
+    case C:                                                                                        \
+        if (four) TFI_K(values4_##C##_##type)                                                      \
+        (to, out_stride, weights, p_stride, v, v_stride, keys, width, r == 0);                     \
+        else TFI_K(values1_##C##_##type)(to, 0, weights, 0, v, v_stride, keys, width, r == 0);     \
+        break;
 #define TFI_DEFINE_ACCUMULATE(type)                                                                \
+    TFI_CHUNK_SIZES(TFI_DEFINE_VALUES_OF, type)                                                    \
+    TFI_DEFINE_VALUES(values4_0_##type, TFI_ROW_LIST, TFI_T1, TFI_LOAD_SUM_N, TFI_LOAD_VALUE_N,    \
+                      TFI_STORE_SUM_N, TFI_ROW_P)                                                  \
+    TFI_DEFINE_VALUES(values1_0_##type, TFI_R1, TFI_T1, TFI_LOAD_SUM_N, TFI_LOAD_VALUE_N,          \
+                      TFI_STORE_SUM_N, TFI_LOAD_P1)                                                \
     static TFI_TARGET void TFI_K(accumulate_##type)(                                               \
         float *out, size_t out_stride, const float *p, size_t p_stride, const void *values,        \
         size_t v_stride, int rows, int keys, int dim) {                                            \
-        const int wide = TFI_CHUNKS * TFI_LANES;                                                   \
         for (int r = 0; r < rows;) {                                                               \
             int four = TFI_TILE_ROWS == 4 && r + 4 <= rows;                                        \
             const float *weights = p + (size_t)r * p_stride;                                       \
-            for (int d = 0; d < dim;) {                                                            \
+            for (int d = 0, width; d < dim; d += width) {                                          \
                 float *to = out + (size_t)r * out_stride + d;                                      \
                 const TFI_W *v = (const TFI_W *)values + d;                                        \
-                int all = d + wide <= dim, width = dim - d < TFI_LANES ? dim - d : TFI_LANES;      \
-                if (four && all) TFI_K(values4_##type)                                             \
-                (to, out_stride, weights, p_stride, v, v_stride, keys, 0, r == 0);                 \
-                else if (four) TFI_K(values4n_##type)(to, out_stride, weights, p_stride, v,        \
-                                                      v_stride, keys, width, r == 0);              \
-                else if (all)                                                                      \
-                    TFI_K(values1_##type)(to, 0, weights, 0, v, v_stride, keys, 0, r == 0);        \
-                else TFI_K(values1n_##type)(to, 0, weights, 0, v, v_stride, keys, width, r == 0);  \
-                d += all ? wide : width;                                                           \
+                const int vectors = tfi_min(TFI_CHUNKS, (dim - d) / TFI_LANES);                    \
+                width = vectors ? vectors * TFI_LANES : dim - d;                                   \
+                switch (vectors) {                                                                 \
+                    TFI_CHUNK_SIZES(TFI_VALUES_CASE, type) TFI_VALUES_CASE(type, 0, TFI_T1)        \
+                }                                                                                  \
             }                                                                                      \
             r += four ? 4 : 1;                                                                     \
         }                                                                                          \
     }
 #endif
 #if TFI_CHUNKS == 4
-#define TFI_CHUNK_LIST TFI_T4
+#define TFI_CHUNK_SIZES TFI_SIZES4
 #elif TFI_CHUNKS == 2
-#define TFI_CHUNK_LIST TFI_T2
+#define TFI_CHUNK_SIZES TFI_SIZES2
 #else
-#define TFI_CHUNK_LIST TFI_T1
+#define TFI_CHUNK_SIZES TFI_SIZES1
 #endif
 #if TFI_TILE_ROWS == 4
 #define TFI_ROW_LIST TFI_R4
@@ -6201,14 +6212,6 @@ static TFI_TARGET void TFI_K(pack_f32)(void *panel, const float *const *rows, in
 #define TFI_W float
 #define TFI_W_LOAD(p) V_LOAD(p)
 #define TFI_W_LOAD_N(p, n) V_LOAD_N(p, n)
-TFI_DEFINE_VALUES(values4_f32, TFI_ROW_LIST, TFI_CHUNK_LIST, TFI_LOAD_SUM, TFI_LOAD_VALUE,
-                  TFI_STORE_SUM, TFI_ROW_P)
-TFI_DEFINE_VALUES(values4n_f32, TFI_ROW_LIST, TFI_T1, TFI_LOAD_SUM_N, TFI_LOAD_VALUE_N,
-                  TFI_STORE_SUM_N, TFI_ROW_P)
-TFI_DEFINE_VALUES(values1_f32, TFI_R1, TFI_CHUNK_LIST, TFI_LOAD_SUM, TFI_LOAD_VALUE, TFI_STORE_SUM,
-                  TFI_LOAD_P1)
-TFI_DEFINE_VALUES(values1n_f32, TFI_R1, TFI_T1, TFI_LOAD_SUM_N, TFI_LOAD_VALUE_N, TFI_STORE_SUM_N,
-                  TFI_LOAD_P1)
 TFI_DEFINE_ACCUMULATE(f32)
 #undef TFI_W
 #undef TFI_W_LOAD
@@ -6216,14 +6219,6 @@ TFI_DEFINE_ACCUMULATE(f32)
 #define TFI_W uint16_t
 #define TFI_W_LOAD(p) V_FROM_F16(p)
 #define TFI_W_LOAD_N(p, n) V_FROM_F16_N(p, n)
-TFI_DEFINE_VALUES(values4_f16, TFI_ROW_LIST, TFI_CHUNK_LIST, TFI_LOAD_SUM, TFI_LOAD_VALUE,
-                  TFI_STORE_SUM, TFI_ROW_P)
-TFI_DEFINE_VALUES(values4n_f16, TFI_ROW_LIST, TFI_T1, TFI_LOAD_SUM_N, TFI_LOAD_VALUE_N,
-                  TFI_STORE_SUM_N, TFI_ROW_P)
-TFI_DEFINE_VALUES(values1_f16, TFI_R1, TFI_CHUNK_LIST, TFI_LOAD_SUM, TFI_LOAD_VALUE, TFI_STORE_SUM,
-                  TFI_LOAD_P1)
-TFI_DEFINE_VALUES(values1n_f16, TFI_R1, TFI_T1, TFI_LOAD_SUM_N, TFI_LOAD_VALUE_N, TFI_STORE_SUM_N,
-                  TFI_LOAD_P1)
 TFI_DEFINE_ACCUMULATE(f16)
 #undef TFI_W
 #undef TFI_W_LOAD
@@ -7063,7 +7058,7 @@ static const tfi_kernels TFI_K(kernels) = {
     TFI_FLOAT_KERNEL(exponentials),
     TFI_FLOAT_KERNEL(to_f16)};
 
-#undef TFI_CHUNK_LIST
+#undef TFI_CHUNK_SIZES
 #undef TFI_ROW_LIST
 #undef TFI_ROW_P
 #undef TFI_ROW

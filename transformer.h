@@ -1806,9 +1806,9 @@ typedef struct tfi_kernels {
     void (*cap)(float *x, int n, float cap); /* x = cap tanh(x / cap) */
     /* a block of TFI_KEY_BLOCK scores: s = cap(s * scale) + bias (bias may be NULL, cap 0) */
     void (*scores)(float *s, float scale, float cap, const float *bias);
-    /* one step of the online softmax over a block of keys, row by row: s[r, :] becomes
-     * exp(s[r, :] - max[r]), and older[r] is the factor for what was summed before */
-    void (*softmax_block)(float *s, int rows, float *max, float *sum, float *older);
+    /* one step of the online softmax over the first n of a block of keys, row by row: s[r, :n]
+     * becomes exp(s[r, :n] - max[r]), and older[r] is the factor for what was summed before */
+    void (*softmax_block)(float *s, int rows, int n, float *max, float *sum, float *older);
     void (*scale)(float *out, const float *x, float by, int n); /* out = x * by; may be in place */
     /* out[r, :] += sum_j p[r, j] v[j, :], j ascending; [0] values in F32, [1] in F16 */
     void (*accumulate[2])(float *out, size_t out_stride, const float *p, size_t p_stride,
@@ -2967,8 +2967,7 @@ static void tfi_alibi_bias(const tfi_run *r, const tfi_tile *tile, int query, in
     }
 }
 
-/* Scores of all queries of the tile with the keys of one block: scaled, capped, biased, not
- * masked. */
+/* Scores of the tile's queries with one block of keys: scaled, capped, biased, not masked. */
 static void tfi_block_scores(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                              int block, int n_keys) {
     tfi_cache keys = tfi_cache_of(r, tile->slice, tile->layer, 0, tile->kv_head);
@@ -3036,16 +3035,17 @@ typedef struct tfi_softmax {
     float max[TFI_QUERY_ROWS], sum[TFI_QUERY_ROWS], older[TFI_QUERY_ROWS];
 } tfi_softmax;
 
-/* The visible keys of a block, per query; they leave exp(score - max), the others 0. */
+/* Visible keys of a block leave exp(score - max), others 0 or, in vectors without, their score. */
 static void tfi_block_softmax(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                               const tfi_seen *seen, tfi_softmax *state) {
-    int stride = tfi_padded(r->c->value_dim);
+    int stride = tfi_padded(r->c->value_dim), n = 1;
+    for (int i = 0; i < tile->n; i++) n = tfi_round_up(tfi_max(n, seen->high[i]), 16);
     for (int i = 0; i < tile->n; i++) {
         float *s = own->scores + i * TFI_KEY_BLOCK;
         for (int j = 0; j < seen->low[i]; j++) s[j] = -FLT_MAX;
-        for (int j = seen->high[i]; j < TFI_KEY_BLOCK; j++) s[j] = -FLT_MAX;
+        for (int j = seen->high[i]; j < n; j++) s[j] = -FLT_MAX;
     }
-    r->k->softmax_block(own->scores, tile->n, state->max, state->sum, state->older);
+    r->k->softmax_block(own->scores, tile->n, n, state->max, state->sum, state->older);
     for (int i = 0; i < tile->n; i++) {
         float *sums = own->sums + i * stride;
         if (state->older[i] != 1) r->k->scale(sums, sums, state->older[i], r->c->value_dim);
@@ -5560,17 +5560,17 @@ static TFI_TARGET void TFI_K(scores)(float *s, float scale, float cap, const flo
     }
 }
 
-static TFI_TARGET void TFI_K(softmax_block)(float *s, int rows, float *max, float *sum,
+static TFI_TARGET void TFI_K(softmax_block)(float *s, int rows, int n, float *max, float *sum,
                                             float *older) {
     for (int r = 0; r < rows; r++) {
-        float highest = TFI_K(maximum)(s + r * TFI_KEY_BLOCK, TFI_KEY_BLOCK);
+        float highest = TFI_K(maximum)(s + r * TFI_KEY_BLOCK, n);
         highest = highest > max[r] ? highest : max[r];
         older[r] = max[r] - highest, max[r] = highest;
     }
     TFI_K(exponentials)(older, older, rows, 0);
     for (int r = 0; r < rows; r++) {
         float *row = s + r * TFI_KEY_BLOCK;
-        sum[r] = sum[r] * older[r] + TFI_K(exponentials)(row, row, TFI_KEY_BLOCK, max[r]);
+        sum[r] = sum[r] * older[r] + TFI_K(exponentials)(row, row, n, max[r]);
     }
 }
 

@@ -582,7 +582,7 @@ static void test_softmax_block(const tfi_kernels *k) {
             for (int b = low / TFI_KEY_BLOCK; b * TFI_KEY_BLOCK < high; b++) {
                 float *s = place_floats(0, e + b * TFI_KEY_BLOCK, TFI_KEY_BLOCK,
                                         b % 2 ? AT_START : AT_END);
-                k->softmax_block(s, 1, &max, &sum, &factor[b]);
+                k->softmax_block(s, 1, TFI_KEY_BLOCK, &max, &sum, &factor[b]);
                 memcpy(e + b * TFI_KEY_BLOCK, s, TFI_KEY_BLOCK * sizeof(float));
             }
             CHECK(max == top && fabs((double)sum - exact) <= 1e-5 * exact);
@@ -598,8 +598,8 @@ static void test_softmax_block(const tfi_kernels *k) {
     GROUP("%s: softmax_block: error %.2f of 1e-5 sum", k->name, worst);
 }
 
-/* Rows together: the bits of each alone, whatever the others hold; a row with no key changes
- * nothing. */
+/* Rows together, over some keys: the bits of each alone over all, whatever the others hold, if no
+ * other key is visible; a row with no key changes nothing. */
 static void test_softmax_rows(const tfi_kernels *k) {
     enum { R = 21, N = R * TFI_KEY_BLOCK };
     static float x[N], together[N], alone[TFI_KEY_BLOCK];
@@ -608,17 +608,19 @@ static void test_softmax_rows(const tfi_kernels *k) {
     for (int rows = 1; rows <= R; rows++) {
         fill(x, N, 56 + (uint32_t)rows, 9);
         for (int r = 0; r < rows; r++) max[r] = r % 3 ? (float)r - 8 : -3.0e38f, sum[r] = 0.5f;
-        for (int j = 0; j < TFI_KEY_BLOCK; j++) x[(rows - 1) * TFI_KEY_BLOCK + j] = -FLT_MAX;
+        const int n = TFI_KEY_BLOCK / 4 * (1 + rows % 4);
+        for (int j = 0; j < rows * TFI_KEY_BLOCK; j++)
+            if (j / TFI_KEY_BLOCK == rows - 1 || j % TFI_KEY_BLOCK >= n) x[j] = -FLT_MAX;
         float before = max[rows - 1];
         float *s = place_floats(0, x, rows * TFI_KEY_BLOCK, rows % 2 ? AT_START : AT_END);
-        k->softmax_block(s, rows, max, sum, older);
+        k->softmax_block(s, rows, n, max, sum, older);
         memcpy(together, s, (size_t)rows * TFI_KEY_BLOCK * sizeof(float));
         CHECK(max[rows - 1] == before && sum[rows - 1] == 0.5f && older[rows - 1] == 1);
         for (int r = 0; r < rows; r++) {
             float own_max = r % 3 ? (float)r - 8 : -3.0e38f, own_sum = 0.5f, own_older;
             memcpy(alone, x + r * TFI_KEY_BLOCK, sizeof alone);
-            k->softmax_block(alone, 1, &own_max, &own_sum, &own_older);
-            good &= memcmp(alone, together + r * TFI_KEY_BLOCK, sizeof alone) == 0;
+            k->softmax_block(alone, 1, TFI_KEY_BLOCK, &own_max, &own_sum, &own_older);
+            good &= memcmp(alone, together + r * TFI_KEY_BLOCK, (size_t)n * sizeof(float)) == 0;
             good &= own_max == max[r] && own_sum == sum[r] && own_older == older[r];
         }
     }
@@ -800,7 +802,7 @@ static void test_poison(const tfi_kernels *k) {
         if (at == 64) break;
         k->scores(memcpy(y, x, sizeof x), 1, 3, x);
         CHECK(is_nan(y[at]) && !is_nan(y[(at + 1) % 64]));
-        k->softmax_block(memcpy(y, x, sizeof x), 1, &max, &sum, &older);
+        k->softmax_block(memcpy(y, x, sizeof x), 1, 64, &max, &sum, &older);
         CHECK(is_nan(sum) && is_nan(y[at]));
         for (int i = 0; i < 65; i++) y[i] = 0;
         k->accumulate[0](y, 0, x, 0, v_exact, 65, 1, at + 1, 65); /* a weight that is none */

@@ -3035,11 +3035,11 @@ typedef struct tfi_softmax {
     float max[TFI_QUERY_ROWS], sum[TFI_QUERY_ROWS], older[TFI_QUERY_ROWS];
 } tfi_softmax;
 
-/* Visible keys of a block leave exp(score - max), others 0 or, in vectors without, their score. */
+/* Visible keys of a block leave exp(score - max), others 0 up to where no query sees any more. */
 static void tfi_block_softmax(const tfi_run *r, const tfi_tile *tile, const tfi_private *own,
                               const tfi_seen *seen, tfi_softmax *state) {
-    int stride = tfi_padded(r->c->value_dim), n = 1;
-    for (int i = 0; i < tile->n; i++) n = tfi_round_up(tfi_max(n, seen->high[i]), 16);
+    int stride = tfi_padded(r->c->value_dim), n = tfi_padded(1);
+    for (int i = 0; i < tile->n; i++) n = tfi_max(n, tfi_padded(seen->high[i]));
     for (int i = 0; i < tile->n; i++) {
         float *s = own->scores + i * TFI_KEY_BLOCK;
         for (int j = 0; j < seen->low[i]; j++) s[j] = -FLT_MAX;
@@ -5807,7 +5807,8 @@ typedef struct tfi_part {
                   tokens - TFI_PAD * t, more, tfi_sums16(a0##t, a1##t, a2##t, a3##t),              \
                   tfi_sums16(a4##t, a5##t, a4##t, a5##t));
 #define TFI_QUADS_AHEAD(T, r) TFI_PREFETCH((const unsigned char *)(w##r + i) + TFI_AHEAD_BYTES, 3);
-/* Of a tile, `rows` are there and `tokens` wanted.  Any tile asks, full or not. */
+/* Of a tile, `rows` are there and `tokens` wanted.  If there is something to ask for (tfi_soon), a
+ * tile that is not full asks, too. */
 #define TFI_DEFINE_QUADS(type, T, LIST)                                                            \
     static TFI_TARGET TFI_TILE_INLINE void TFI_K(quads##T##_##type)(                               \
         const TFI_W *w0, size_t w_stride, int rows, const TFI_X_ELEMENT *x, int tokens, int k,     \
